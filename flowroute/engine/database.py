@@ -1,0 +1,136 @@
+"""Where connections and sessions come from, and what SQLite needs to be set to."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy import event
+from sqlalchemy.engine.interfaces import DBAPIConnection
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.orm import Session, scoped_session, sessionmaker
+from sqlalchemy.pool import ConnectionPoolEntry
+
+from flowroute.engine.schema import run_table
+from flowroute.errors import CommitRefused, ConfigurationError
+
+logger = logging.getLogger("flowroute.database")
+
+BUSY_TIMEOUT_SECONDS = 10
+"""How long a writer on SQLite waits for another before it gives up."""
+
+REFUSE_COMMIT = "flowroute.refuse_commit"
+"""Key of ``Session.info``: the step that is running, while its session must not be committed by it."""
+
+TRANSIENT_SQLSTATES = frozenset({"40001", "40P01", "55P03"})
+"""PostgreSQL's serialization failure, deadlock and lock timeout: the same work may succeed right away."""
+
+Source = str | sa.URL | sa.Engine | sessionmaker[Session] | scoped_session[Any]
+
+
+class Database:
+    """The database of one engine.
+
+    Parameters:
+        source: A URL, an SQLAlchemy engine, a `sessionmaker`, or a `scoped_session` such as Flask-SQLAlchemy's
+            ``db.session``: then steps write through the application's own session.
+
+    Raises:
+        ConfigurationError: The database can not keep runs, such as SQLite in memory.
+    """
+
+    def __init__(self, source: Source) -> None:
+        self.shared = isinstance(source, scoped_session)
+        """Whether sessions belong to the application, which then closes them."""
+        self._owned = isinstance(source, (str, sa.URL))
+        self.open_session: Callable[[], Session]
+        if isinstance(source, (str, sa.URL)):
+            source = sa.create_engine(source)
+        if isinstance(source, sa.Engine):
+            source = sessionmaker(source)
+        if not isinstance(source, (sessionmaker, scoped_session)):
+            raise ConfigurationError(
+                f"An Engine keeps its runs in a database, and {source!r} is none: give it a URL, an SQLAlchemy Engine, "
+                "a sessionmaker or a scoped_session. A single Session can not be shared between threads."
+            )
+        self.open_session = source
+        self.engine = _bound_engine(source)
+        event.listen(source, "before_commit", _refuse_commit)
+        if self.engine.dialect.name == "sqlite":
+            _prepare_sqlite(self.engine)
+
+    def close(self) -> None:
+        """Close the connections, if this object opened them."""
+        if self._owned:
+            self.engine.dispose()
+
+    def forget_connections(self) -> None:
+        """Drop the connections inherited from a parent process without closing them: they are the parent's."""
+        self.engine.dispose(close=False)
+
+
+def is_transient(error: BaseException) -> bool:
+    """Whether the database asked for nothing but another try: a deadlock, a lock, a serialization failure."""
+    if not isinstance(error, DBAPIError):
+        return False
+    sqlstate = getattr(error.orig, "sqlstate", None)
+    return sqlstate in TRANSIENT_SQLSTATES or "database is locked" in str(error.orig)
+
+
+def _bound_engine(source: sessionmaker[Session] | scoped_session[Any]) -> sa.Engine:
+    session = source()
+    try:
+        bind = session.get_bind(clause=run_table)
+    finally:
+        if isinstance(source, scoped_session):
+            source.remove()
+        else:
+            session.close()
+    return bind.engine
+
+
+def _refuse_commit(session: Session) -> None:
+    step = session.info.get(REFUSE_COMMIT)
+    # Releasing a savepoint passes here too, and is the step's own business.
+    if step is None or session.in_nested_transaction():
+        return
+    raise CommitRefused(
+        f"The step {step} called commit() on the run's session. flowroute commits a step's writes together with the "
+        "checkpoint after it, so that they happen exactly once: leave commit() out, use session.flush() to get "
+        "generated keys, or, for a long import whose writes may happen twice, declare "
+        "@worker_step(commits=True).",
+        step=step,
+    )
+
+
+def _prepare_sqlite(engine: sa.Engine) -> None:
+    if engine.url.database in (None, "", ":memory:") or engine.url.query.get("mode") == "memory":
+        raise ConfigurationError(
+            "flowroute keeps runs so that they outlive the process, and SQLite in memory does not: use a file, such as "
+            "sqlite:///flows.db."
+        )
+    event.listen(engine, "connect", _set_pragmas)
+    event.listen(engine, "savepoint", _begin_before_savepoint)
+
+
+def _set_pragmas(connection: DBAPIConnection, _entry: ConnectionPoolEntry) -> None:
+    cursor = connection.cursor()
+    # Readers and the one writer do not wait for each other; `synchronous` stays as the user has it.
+    mode = cursor.execute("PRAGMA journal_mode").fetchone()[0]
+    if mode != "wal":
+        cursor.execute("PRAGMA journal_mode=WAL")
+        logger.info("SQLite: set journal_mode=WAL, was %s", mode)
+    timeout = cursor.execute("PRAGMA busy_timeout").fetchone()[0]
+    if timeout < BUSY_TIMEOUT_SECONDS * 1000:
+        cursor.execute(f"PRAGMA busy_timeout={BUSY_TIMEOUT_SECONDS * 1000}")
+    cursor.close()
+
+
+def _begin_before_savepoint(connection: sa.Connection, _name: str | None) -> None:
+    # The sqlite3 module opens a transaction at the first INSERT, UPDATE or DELETE, not at a SAVEPOINT: releasing an
+    # outermost savepoint would commit half a step.
+    raw = connection.connection.dbapi_connection
+    if not getattr(raw, "in_transaction", True):
+        connection.exec_driver_sql("BEGIN IMMEDIATE")

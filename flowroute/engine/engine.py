@@ -1,0 +1,451 @@
+"""`Engine`: puts the parts together."""
+
+from __future__ import annotations
+
+import os
+import weakref
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from datetime import timedelta
+from types import TracebackType
+from typing import Any, TypeVar
+
+from typing_extensions import Self
+
+from flowroute.engine import schema
+from flowroute.engine.clock import Clock
+from flowroute.engine.codec import Codec
+from flowroute.engine.continuation import Continuation
+from flowroute.engine.database import Database, Source
+from flowroute.engine.dispatcher import Dispatcher
+from flowroute.engine.failure import step_or_none
+from flowroute.engine.flow import Flow, definition_of
+from flowroute.engine.identity import is_run_id
+from flowroute.engine.local import InlineExecutor, ThreadExecutor
+from flowroute.engine.messenger import Messenger
+from flowroute.engine.ports import Executor, Move, Notifier, Silence
+from flowroute.engine.recovery import Recovered, Recovery
+from flowroute.engine.run import Bell, Checkpoint, Run
+from flowroute.engine.step import END, Place
+from flowroute.engine.store import FIRST_HINT_SECONDS, RunRecord, Store, Target, guard_of
+from flowroute.engine.transition import Transitions
+from flowroute.engine.turn import SCRIPT, Caller, Outcome
+from flowroute.errors import (
+    ConfigurationError,
+    RunFailed,
+    RunNotFinished,
+    RunNotFound,
+    RunStateError,
+)
+
+T = TypeVar("T")
+
+_engines: weakref.WeakSet[Engine] = weakref.WeakSet()
+
+
+class Engine:
+    """Starts, advances, recovers and looks up the runs in one database.
+
+    Parameters:
+        database: A URL, an SQLAlchemy engine, a `sessionmaker`, or a `scoped_session`, whose transactions the
+            steps then share.
+        executor: Where worker steps run: ``"thread"`` (threads of this process), ``"inline"`` (at once, in the
+            caller), or an executor such as `flowroute.rq.RQExecutor`.
+        notifier: Told of each move, after its commit.
+        secret_keys: Keys that checkpoints are signed with, newest first; older ones still verify.
+        lease_seconds: How long a run belongs to a process that gives no sign of life, in seconds. A crashed
+            process's run goes on within this time and a few seconds more.
+        scope: A context entered around the work of executors and of recovery, such as ``app.app_context``.
+        retention: How long finished runs are kept; None: for ever.
+        max_checkpoint_bytes: Largest checkpoint that is stored, in bytes.
+        clock: The clock of leases and timers; default the database's.
+
+    Raises:
+        ConfigurationError: A part can not work, such as no secret key or SQLite in memory.
+
+    Example:
+        >>> with Engine("sqlite:///flows.db", secret_keys=["…"]) as engine:     # doctest: +SKIP
+        ...     engine.create_all()
+        ...     run = engine.start(Checkout(customer_id=7).reserve(cart), key="cart-42")
+        ...     run.wait(timeout_seconds=30)
+    """
+
+    def __init__(
+        self,
+        database: Source,
+        *,
+        executor: str | Executor = "thread",
+        notifier: Notifier | None = None,
+        secret_keys: Sequence[str | bytes] = (),
+        lease_seconds: float = 30.0,
+        scope: Callable[[], AbstractContextManager[Any]] = nullcontext,
+        retention: timedelta | None = None,
+        max_checkpoint_bytes: int = 2_000_000,
+        clock: Clock | None = None,
+    ) -> None:
+        if lease_seconds <= 0:
+            raise ConfigurationError(f"lease_seconds={lease_seconds}: a lease lasts longer than nothing.")
+        self.codec = Codec(secret_keys, max_bytes=max_checkpoint_bytes)
+        self.database = Database(database)
+        self.executor = _executor(executor)
+        self.bell = Bell()
+        self.lease_seconds = lease_seconds
+        self._notifier = notifier or Silence()
+        self._scope = scope
+        self._checked = False
+        self._store = Store(clock)
+        messenger = Messenger(self.executor, _RingingNotifier(self.bell, self._notifier))
+        self._messenger = messenger
+        self.dispatcher = Dispatcher(
+            store=self._store,
+            database=self.database,
+            transitions=Transitions(self.codec, lease_seconds),
+            messenger=messenger,
+            lease_seconds=lease_seconds,
+        )
+        self._recovery = Recovery(
+            self._store, self.database, self.dispatcher, messenger, retention
+        )
+        self._executes = Caller(self.executor.name, frozenset({Place.ANYWHERE, Place.EXECUTOR}))
+        self.executor.attach(self)
+        _engines.add(self)
+
+    # -- runs -------------------------------------------------------------------------------------------
+
+    def start(
+        self,
+        continuation: Continuation[T],
+        *,
+        key: str | None = None,
+        owner: str | None = None,
+        caller: Caller = SCRIPT,
+    ) -> Run[T]:
+        """Start a run, and advance it here as far as its steps allow.
+
+        Parameters:
+            continuation: A start step, called: ``Checkout(customer_id=7).reserve(cart)``.
+            key: Makes the start idempotent: while a run of this flow holds the key, that run is returned and
+                nothing is started, however many ask at the same time.
+            owner: Who starts it, as the application names people.
+            caller: Where this is called from; leave it to the frameworks' leaves.
+
+        Returns:
+            The run. A step that raised has made it fail; see `Run.state` and `Run.error`.
+
+        Raises:
+            TransitionError: The flow can not start with this step.
+            UnstorableValue: An argument can not be part of a checkpoint; nothing was stored.
+            TablesMissing: The tables do not exist.
+        """
+        self.check_tables()
+        self.executor.start()
+        if key is not None and continuation.flow is not None:
+            held = self._find(definition_of(type(continuation.flow)).name, key)
+            if held is not None:
+                return Run(self, held.id)
+        return Run(self, self.dispatcher.start(continuation, caller, key=key, owner=owner))
+
+    def get(self, run_id: str) -> Run[Any]:
+        """The run with this id.
+
+        Raises:
+            RunNotFound: There is none.
+        """
+        return Run(self, self.read(run_id).id)
+
+    def find(self, flow: type[Flow], key: str) -> Run[Any] | None:
+        """The run of a flow that holds a key, or None."""
+        self.check_tables()
+        record = self._find(definition_of(flow).name, key)
+        return None if record is None else Run(self, record.id)
+
+    def runs(
+        self,
+        *,
+        flow: type[Flow] | str | None = None,
+        state: str | Iterable[str] | None = None,
+        owner: str | None = None,
+        limit: int = 100,
+    ) -> list[Run[Any]]:
+        """Runs, newest first.
+
+        Parameters:
+            flow: Only of this flow, given as the class or its name.
+            state: Only in this state, or one of these.
+            owner: Only of this owner.
+            limit: At most so many.
+
+        Raises:
+            RunStateError: There is no such state.
+        """
+        return [Run(self, r.id) for r in self.records(flow=flow, state=state, owner=owner, limit=limit)]
+
+    def records(
+        self,
+        *,
+        flow: type[Flow] | str | None = None,
+        state: str | Iterable[str] | None = None,
+        owner: str | None = None,
+        limit: int = 100,
+    ) -> list[RunRecord]:
+        """As `runs`, as the rows that were read: one statement however many there are."""
+        self.check_tables()
+        states = [state] if isinstance(state, str) else list(state or ())
+        for each in states:
+            if each not in schema.STATES:
+                raise RunStateError(
+                    f"There is no state {each!r}: a run is {', '.join(schema.STATES[:-1])} or {schema.STATES[-1]}."
+                )
+        name = flow if isinstance(flow, str) or flow is None else definition_of(flow).name
+        with self.database.engine.connect() as connection:
+            return self._store.runs(connection, flow=name, states=states, owner=owner, limit=limit)
+
+    def recover(self) -> Recovered:
+        """Look once for what a crash left behind and for what is due.
+
+        Processes that execute steps do this each second by themselves.
+
+        Returns:
+            What was done.
+        """
+        self.check_tables()
+        with self._scope():
+            return self._recovery.recover()
+
+    # -- what executors and leaves call -----------------------------------------------------------------
+
+    def advance(self, run_id: str, seq: int) -> bool:
+        """What an executor does with a hint: claim the run at checkpoint `seq`, and advance it.
+
+        Returns:
+            False if there was nothing to do: the hint came twice, or too late.
+        """
+        with self._scope():
+            try:
+                return self.dispatcher.advance(run_id, self._executes, seq=seq).advanced
+            except RunNotFound:
+                return False  # deleted since the hint was given
+
+    def visit(self, run_id: str, caller: Caller, *, seq: int | None = None) -> Outcome:
+        """What a request does with a run: heal it if need be, and advance or show it.
+
+        Parameters:
+            run_id: The run.
+            caller: `flowroute.engine.turn.REQUEST` to look, `SUBMIT` to bring an answer.
+            seq: Only if the bookmark is this checkpoint.
+
+        Returns:
+            What a page answered, if the run is at one.
+
+        Raises:
+            RunNotFound: There is no such run.
+        """
+        self._recovery.heal(self.read(run_id))
+        return self.dispatcher.advance(run_id, caller, seq=seq)
+
+    # -- what a Run asks --------------------------------------------------------------------------------
+
+    def read(self, run_id: str) -> RunRecord:
+        """The row of a run.
+
+        Raises:
+            RunNotFound: There is none.
+        """
+        self.check_tables()
+        record = None
+        if is_run_id(run_id):
+            with self.database.engine.connect() as connection:
+                record = self._store.read(connection, run_id)
+        if record is None:
+            raise RunNotFound(f"There is no run {run_id!r}.", run_id=run_id)
+        return record
+
+    def result_of(self, run_id: str) -> Any:
+        """See `Run.result`."""
+        with self.database.engine.connect() as connection:
+            bookmark = self._store.bookmark(connection, run_id)
+        if bookmark is None:
+            raise RunNotFound(f"There is no run {run_id!r}.", run_id=run_id)
+        record = bookmark.record
+        if record.state == schema.FAILED:
+            error = record.error or {}
+            raise RunFailed(
+                f"Run {run_id} of {record.flow} failed at step {record.step}, attempt {record.attempt}: "
+                f"{error.get('type')}: {error.get('message')} Mend the cause and call run.retry().",
+                run_id=run_id,
+                step=record.step,
+            )
+        if record.state != schema.DONE:
+            raise RunNotFinished(
+                f"Run {run_id} of {record.flow} has no result: it is {record.state} at step {record.step}. Wait "
+                "for it with run.wait(timeout_seconds=…).",
+                run_id=run_id,
+                step=record.step,
+            )
+        if record.step is not None:
+            return None  # ended at a final page
+        with self.database.open_session() as session:
+            _, _, arguments = self.codec.decode(
+                bookmark.payload,
+                run_id=run_id,
+                seq=record.seq,
+                python=bookmark.python,
+                session=lambda: session,
+            )
+        return arguments["result"]
+
+    def checkpoints_of(self, run_id: str) -> list[Checkpoint]:
+        """See `Run.checkpoints`."""
+        with self.database.engine.connect() as connection:
+            rows = self._store.checkpoints(connection, run_id)
+        # A row tells how the step *before* it went: rows are never changed once they are stored.
+        following = [*rows[1:], None]
+        return [
+            Checkpoint(
+                row.seq,
+                row.step,
+                row.arguments or {},
+                row.created_at,
+                None if after is None or after.duration is None else timedelta(seconds=after.duration),
+                None if after is None else after.attempt,
+                None if after is None else after.executor,
+            )
+            for row, after in zip(rows, following, strict=True)
+        ]
+
+    def resume(self, run_id: str) -> None:
+        """See `Run.resume`."""
+        record = self.read(run_id)
+        if self._recovery.heal(record):
+            record = self.read(run_id)
+        if record.waiting_for == schema.FOR_WORKER:
+            self._messenger.hint(record, step_or_none(record.flow, record.step or END))
+        else:
+            self.dispatcher.advance(run_id, SCRIPT)
+
+    def retry(self, run_id: str) -> None:
+        """See `Run.retry`."""
+        record = self._change(
+            run_id,
+            (schema.FAILED, schema.BLOCKED),
+            Target(schema.READY, wake_seconds=FIRST_HINT_SECONDS),
+            "retried: only a failed or blocked run can be",
+        )
+        self.executor.start()
+        self._messenger.hint(record, step_or_none(record.flow, record.step or END))
+
+    def cancel(self, run_id: str) -> None:
+        """See `Run.cancel`."""
+        open_states = tuple(state for state in schema.STATES if state not in schema.FINISHED)
+        self._change(run_id, open_states, Target(schema.CANCELLED), "cancelled: it has finished")
+
+    def reset(self, run_id: str) -> None:
+        """See `Run.reset`."""
+        with self.database.engine.begin() as connection:
+            self._store.release_key(connection, run_id)
+        if not self.read(run_id).finished:
+            try:
+                self.cancel(run_id)
+            except RunStateError:
+                pass  # it finished just now, which is as good
+
+    # -- tables, start and end --------------------------------------------------------------------------
+
+    def create_all(self) -> None:
+        """Create the tables that do not exist yet."""
+        schema.metadata.create_all(self.database.engine)
+
+    def check_tables(self) -> None:
+        """Make sure, once, that the tables are there and of this version.
+
+        Raises:
+            TablesMissing: They are not; the message says how to make them.
+        """
+        if self._checked:
+            return
+        with self.database.engine.begin() as connection:
+            self._store.check_tables(connection)
+        self._checked = True
+
+    def close(self) -> None:
+        """Stop the threads and close the connections. Steps that run finish first."""
+        self.executor.close()
+        self.dispatcher.heartbeat.close()
+        self.database.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def after_fork(self) -> None:
+        """In a forked child: forget the parent's connections and threads."""
+        self.database.forget_connections()
+        self.dispatcher.heartbeat.reset()
+        if isinstance(self.executor, ThreadExecutor):
+            self.executor.reset()
+
+    # -- inside -----------------------------------------------------------------------------------------
+
+    def _find(self, flow: str, key: str) -> RunRecord | None:
+        with self.database.engine.connect() as connection:
+            return self._store.find(connection, flow, key)
+
+    def _change(
+        self, run_id: str, states: Sequence[str], target: Target, refusal: str
+    ) -> RunRecord:
+        while True:
+            record = self.read(run_id)
+            if record.state not in states:
+                raise RunStateError(
+                    f"Run {run_id} of {record.flow} is {record.state} and can not be {refusal}.",
+                    run_id=run_id,
+                    step=record.step,
+                )
+            with self.database.engine.begin() as connection:
+                changed = self._store.change_state(connection, guard_of(record), target)
+            if changed:  # else it moved between the look and the change: look again
+                break
+        self._messenger.announce(
+            Move(run_id, record.seq, target.state, target.waiting_for, record.step, None)
+        )
+        return record
+
+
+class _RingingNotifier:
+    """Rings the bell of this process, then tells the notifier."""
+
+    def __init__(self, bell: Bell, notifier: Notifier) -> None:
+        self._bell = bell
+        self._notifier = notifier
+
+    def moved(self, move: Move) -> None:
+        self._bell.ring()
+        self._notifier.moved(move)
+
+
+def _executor(executor: str | Executor) -> Executor:
+    if not isinstance(executor, str):
+        return executor
+    if executor == "thread":
+        return ThreadExecutor()
+    if executor == "inline":
+        return InlineExecutor()
+    raise ConfigurationError(
+        f"There is no executor called {executor!r}: give 'thread', 'inline', or an executor such as RQExecutor(redis_url)."
+    )
+
+
+def _after_fork() -> None:
+    for engine in list(_engines):
+        engine.after_fork()
+
+
+if hasattr(os, "register_at_fork"):  # not on Windows, which does not fork
+    os.register_at_fork(after_in_child=_after_fork)

@@ -1,0 +1,60 @@
+"""Telling others after the commit: the executor to look at a run, the notifier that one moved.
+
+Both are hints. Whatever goes wrong here is logged and costs delay, never work.
+"""
+
+from __future__ import annotations
+
+import logging
+
+from flowroute.engine.ports import Executor, Hint, Move, Notifier
+from flowroute.engine.step import END, Step
+from flowroute.engine.store import RunRecord
+
+logger = logging.getLogger("flowroute.messenger")
+
+
+class Messenger:
+    """Speaks to the executor and the notifier of one engine."""
+
+    def __init__(self, executor: Executor, notifier: Notifier) -> None:
+        self._executor = executor
+        self._notifier = notifier
+
+    def submit(self, hint: Hint) -> None:
+        """Have the executor look at a run."""
+        try:
+            self._executor.submit(hint)
+        except Exception:  # noqa: BLE001  # an executor is foreign code, and a lost hint costs only delay
+            logger.warning(
+                "run %s: the %s executor did not take step %s; recovery will submit it again",
+                hint.run_id,
+                self._executor.name,
+                hint.step,
+                exc_info=True,
+            )
+
+    def hint(self, record: RunRecord, step: Step[..., object] | None) -> None:
+        """Have the executor look at a run that was just read.
+
+        Parameters:
+            record: The run.
+            step: The step at its bookmark, for its timeout; None if this process does not know it.
+        """
+        self.submit(
+            Hint(
+                record.id,
+                record.seq,
+                record.attempt,
+                None if step is None else step.timeout_seconds,
+                record.flow,
+                record.step or END,
+            )
+        )
+
+    def announce(self, move: Move) -> None:
+        """Tell the notifier that a run moved."""
+        try:
+            self._notifier.moved(move)
+        except Exception:  # noqa: BLE001  # a notifier is foreign code, and its loss costs only delay
+            logger.warning("run %s: the notifier failed; browsers will poll", move.run_id, exc_info=True)

@@ -1,0 +1,235 @@
+"""`Run`: the handle that people hold on one run."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import TYPE_CHECKING, Any, Generic, cast
+
+from typing_extensions import Self, TypeVar
+
+from flowroute.engine import schema
+from flowroute.engine.step import StepFailure
+from flowroute.engine.store import RunRecord
+from flowroute.errors import RunFailed, RunNotFinished, WaitTimeout
+
+if TYPE_CHECKING:
+    from flowroute.engine.engine import Engine
+
+T_co = TypeVar("T_co", covariant=True, default=Any)
+
+POLL_SECONDS = 0.25
+"""How often `Run.wait` looks when no move of the run is heard of in this process."""
+
+
+@dataclass(frozen=True, slots=True)
+class Checkpoint:
+    """One point a run can be resumed from, and how the step there went."""
+
+    seq: int
+    """0 for the start, then without a gap."""
+    step: str | None
+    """The step that is called from here; None: the run ended with a result."""
+    arguments: dict[str, Any]
+    """The step's arguments for people: secrets left out, long values cut."""
+    created_at: datetime
+    """When it was stored, UTC."""
+    duration: timedelta | None
+    """How long the attempt took that led on from here; None: none has yet."""
+    attempt: int | None
+    """Which attempt led on from here, from 1; None: none has yet."""
+    executor: str | None
+    """Where that attempt ran: request, script, inline, thread or rq; None: none has led on yet."""
+
+
+class Bell:
+    """Wakes whoever waits in this process when a run moves."""
+
+    def __init__(self) -> None:
+        self._rung = threading.Condition()
+        self._count = 0
+
+    def ring(self) -> None:
+        """A run moved."""
+        with self._rung:
+            self._count += 1
+            self._rung.notify_all()
+
+    def wait(self, heard: int, timeout_seconds: float) -> int:
+        """Wait until it rang more than `heard` times, or the time is over; returns how often it has."""
+        with self._rung:
+            self._rung.wait_for(lambda: self._count != heard, timeout_seconds)
+            return self._count
+
+
+class Run(Generic[T_co]):
+    """One run of a flow. Each look reads its row as it is now.
+
+    Obtained from ``engine.start``, ``engine.get``, ``engine.find`` and ``engine.runs``.
+
+    Example:
+        >>> run = engine.start(Checkout(customer_id=7).reserve(cart))       # doctest: +SKIP
+        >>> run.wait(timeout_seconds=30).result                             # doctest: +SKIP
+    """
+
+    def __init__(self, engine: Engine, run_id: str) -> None:
+        self._engine = engine
+        self.id = run_id
+        """The run's id, a UUID."""
+
+    # -- looking ----------------------------------------------------------------------------------------
+
+    @property
+    def record(self) -> RunRecord:
+        """Every column of the run's row, read at this moment.
+
+        Raises:
+            RunNotFound: The run was deleted.
+        """
+        return self._engine.read(self.id)
+
+    @property
+    def flow(self) -> str:
+        """The flow's name."""
+        return self.record.flow
+
+    @property
+    def key(self) -> str | None:
+        """The key that the run holds, or None."""
+        return self.record.key
+
+    @property
+    def state(self) -> str:
+        """ready, running, waiting, done, failed, cancelled or blocked."""
+        return self.record.state
+
+    @property
+    def waiting_for(self) -> str | None:
+        """What a waiting run waits for: worker, timer or page; else None."""
+        return self.record.waiting_for
+
+    @property
+    def step(self) -> str | None:
+        """The step at the bookmark; None once the run ended with a result."""
+        return self.record.step
+
+    @property
+    def progress(self) -> dict[str, Any] | None:
+        """What the running step said last: ``{"done": …, "total": …, "message": …}``, or None."""
+        return self.record.progress
+
+    @property
+    def error(self) -> StepFailure | None:
+        """Why the bookmark's step failed, or why the run is blocked; None if neither."""
+        error = self.record.error
+        return None if error is None else StepFailure(**error)
+
+    @property
+    def result(self) -> T_co:
+        """What the run ended with: the value given to `done`.
+
+        Raises:
+            RunFailed: The run failed; the message says where and why.
+            RunNotFinished: The run is not done.
+        """
+        return cast("T_co", self._engine.result_of(self.id))
+
+    @property
+    def checkpoints(self) -> list[Checkpoint]:
+        """Every checkpoint, oldest first; the last is the bookmark."""
+        return self._engine.checkpoints_of(self.id)
+
+    @property
+    def at_rest(self) -> bool:
+        """Whether nothing goes on by itself: finished, blocked, or waiting for a page."""
+        return is_at_rest(self.record)
+
+    def wait(self, *, timeout_seconds: float | None = None) -> Self:
+        """Wait until the run is at rest: finished, blocked, or waiting for a page.
+
+        Parameters:
+            timeout_seconds: How long at most; None: as long as it takes.
+
+        Returns:
+            This run.
+
+        Raises:
+            WaitTimeout: The time was over. The run goes on.
+        """
+        self._engine.executor.start()
+        end = None if timeout_seconds is None else time.monotonic() + timeout_seconds
+        heard = 0
+        while not is_at_rest(record := self.record):
+            left = POLL_SECONDS if end is None else min(POLL_SECONDS, end - time.monotonic())
+            if left <= 0:
+                raise WaitTimeout(
+                    f"Run {self.id} of {record.flow} was still {record.state} at step {record.step} after "
+                    f"{timeout_seconds} s. It goes on: wait again, or look at what it waits for.",
+                    run_id=self.id,
+                    step=record.step,
+                )
+            heard = self._engine.bell.wait(heard, left)
+        return self
+
+    # -- acting -----------------------------------------------------------------------------------------
+
+    def resume(self) -> Self:
+        """Go on with the run here and now if it can: through plain steps, up to where it suspends.
+
+        Does for this run what recovery would: a lease that is over, a timer that is due, a lost hint.
+
+        Returns:
+            This run.
+        """
+        self._engine.resume(self.id)
+        return self
+
+    def retry(self) -> Self:
+        """Let a failed or blocked run go on from its bookmark, with all its attempts again.
+
+        Returns:
+            This run.
+
+        Raises:
+            RunStateError: The run is neither failed nor blocked.
+        """
+        self._engine.retry(self.id)
+        return self
+
+    def cancel(self) -> Self:
+        """End the run. What its step still writes will not be stored.
+
+        Returns:
+            This run.
+
+        Raises:
+            RunStateError: The run has finished.
+        """
+        self._engine.cancel(self.id)
+        return self
+
+    def reset(self) -> Self:
+        """Let go of the run's key, so that the next start with it makes a new run; cancel it if unfinished.
+
+        Returns:
+            This run, which stays readable.
+        """
+        self._engine.reset(self.id)
+        return self
+
+    def __repr__(self) -> str:
+        return f"<Run {self.id}>"
+
+
+def is_at_rest(record: RunRecord) -> bool:
+    """Whether a run does nothing by itself any more: it needs a person, a deploy, or nothing at all."""
+    return (
+        record.finished
+        or record.state == schema.BLOCKED
+        or record.waiting_for == schema.FOR_PAGE
+    )
+
+

@@ -1,0 +1,169 @@
+"""What a continuation is in the tables, and back: the row it moves a run to, the checkpoint it becomes."""
+
+from __future__ import annotations
+
+from typing import Any, cast
+
+from flowroute.engine import schema
+from flowroute.engine.codec import PYTHON_TAG, Codec
+from flowroute.engine.continuation import Continuation
+from flowroute.engine.description import describe
+from flowroute.engine.flow import Flow, definition_of, flow_named, restore
+from flowroute.engine.identity import process_name
+from flowroute.engine.step import END, Place, Step
+from flowroute.engine.store import FIRST_HINT_SECONDS, Bookmark, NewCheckpoint, Target
+from flowroute.engine.turn import Turn
+from flowroute.engine.work import Work
+from flowroute.errors import CheckpointUnreadable, TransitionError
+
+
+class Transitions:
+    """Continuations to rows, and rows to continuations.
+
+    Parameters:
+        codec: Values to signed bytes and back.
+        lease_seconds: How long a lease lasts without a heartbeat.
+    """
+
+    def __init__(self, codec: Codec, lease_seconds: float) -> None:
+        self._codec = codec
+        self._lease_seconds = lease_seconds
+
+    def check(
+        self, turn: Turn, flow: Flow, step: Step[Any, Any], returned: object
+    ) -> Continuation[Any]:
+        """What a step returned, as a continuation with its flow.
+
+        Raises:
+            TransitionError: It is none, or the step graph does not allow it.
+        """
+        where = f"The step {step.flow_name}.{step.name} of run {turn.run_id}"
+        if not isinstance(returned, Continuation):
+            raise TransitionError(
+                f"{where} returned {returned!r}, which is no continuation: return self.<step>(…) to go on, or "
+                "done(value) to end the run.",
+                run_id=turn.run_id,
+                step=step.name,
+            )
+        if returned.flow is not None and type(returned.flow) is not type(flow):
+            raise TransitionError(
+                f"{where} returned a continuation of {type(returned.flow).__name__}: a step hands over to a step of "
+                "its own flow.",
+                run_id=turn.run_id,
+                step=step.name,
+            )
+        target = END if returned.step is None else returned.step.name
+        if not type(flow).__flow__.graph.allows(step.name, target):
+            raise TransitionError(
+                f"{where} handed over to {target!r}, which is not among its successors in the step graph: name it, "
+                f"@step(to=[…, {target!r}]).",
+                run_id=turn.run_id,
+                step=step.name,
+            )
+        return returned if returned.flow is not None else Continuation(None, flow, returned.arguments)
+
+    def target(self, continuation: Continuation[Any]) -> Target:
+        """Where a run goes with this continuation: the columns of its row."""
+        step = continuation.step
+        if continuation.delay is not None or continuation.due_at is not None:
+            seconds = None if continuation.delay is None else continuation.delay.total_seconds()
+            return Target(
+                schema.WAITING, schema.FOR_TIMER, wake_seconds=seconds, wake_at=continuation.due_at
+            )
+        if step is None or step.final:
+            return Target(schema.DONE)
+        if step.place is Place.EXECUTOR:
+            return Target(schema.WAITING, schema.FOR_WORKER, wake_seconds=FIRST_HINT_SECONDS)
+        if step.place is Place.REQUEST:
+            return Target(schema.WAITING, schema.FOR_PAGE)
+        return Target(
+            schema.RUNNING,
+            attempt=1,
+            lease_owner=process_name(),
+            lease_seconds=self._lease_seconds,
+            timeout_seconds=step.timeout_seconds,
+        )
+
+    def checkpoint(
+        self,
+        work: Work,
+        turn: Turn,
+        continuation: Continuation[Any],
+        *,
+        seq: int,
+        duration: float | None = None,
+    ) -> NewCheckpoint:
+        """Write a continuation as a checkpoint.
+
+        Parameters:
+            work: Its session flushes rows that have no identity yet.
+            turn: Whose attempt returned the continuation.
+            continuation: With its flow.
+            seq: The checkpoint's number.
+            duration: Seconds that the attempt took; None at the start of a run.
+
+        Raises:
+            UnstorableValue: A value in it can not be part of a checkpoint.
+        """
+        flow = cast("Flow", continuation.flow)
+        step = continuation.step
+        state = type(flow).__flow__.state_of(flow)
+        value = ("" if step is None else step.name, state, continuation.arguments)
+        first = duration is None
+        return NewCheckpoint(
+            step=None if step is None else step.name,
+            payload=self._codec.encode(value, run_id=turn.run_id, seq=seq, session=work.session),
+            arguments=describe(continuation.arguments),
+            python=PYTHON_TAG,
+            duration=duration,
+            attempt=None if first else turn.attempt,
+            executor=None if first else turn.caller.name,
+        )
+
+    def load(self, work: Work, bookmark: Bookmark) -> tuple[Flow, Step[Any, Any], dict[str, Any]]:
+        """The flow, the step and the arguments at a bookmark, validated against the code of today.
+
+        Raises:
+            CheckpointUnreadable: This code can not use the bookmark.
+            ArgumentError: State or arguments no longer fit.
+        """
+        record = bookmark.record
+        cls = flow_named(record.flow)
+        name, state, arguments = self._codec.decode(
+            bookmark.payload,
+            run_id=record.id,
+            seq=record.seq,
+            python=bookmark.python,
+            session=work.session,
+        )
+        step = definition_of(cls).steps.get(name)
+        if step is None:
+            raise CheckpointUnreadable(
+                f"The flow {record.flow} has no step called {name!r} any more: bring it back, or cancel the run.",
+                run_id=record.id,
+                step=name,
+            )
+        return restore(cls, state), step, step.signature.validate(arguments)
+
+
+def startable(continuation: object) -> tuple[Flow, Step[Any, Any]]:
+    """The flow and the step that a run is to start with.
+
+    Raises:
+        TransitionError: It can not start with this.
+    """
+    if not isinstance(continuation, Continuation):
+        raise TransitionError(
+            f"start() takes a continuation, not {continuation!r}: call a start step, Checkout(customer_id=7).reserve(cart)."
+        )
+    flow, step = continuation.flow, continuation.step
+    if flow is None or step is None:
+        raise TransitionError("done(…) ends a run and can not start one: call a start step.")
+    if not step.start:
+        starts = [s.name for s in definition_of(type(flow)).steps.values() if s.start]
+        raise TransitionError(
+            f"{step.flow_name}.{step.name} is no start step: start with {', '.join(starts)}, or declare it "
+            "@step(start=True).",
+            step=step.name,
+        )
+    return flow, step

@@ -1,0 +1,110 @@
+"""The unit of work of one turn: the step's own writes and the dispatcher's, on one connection."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import TracebackType
+
+from sqlalchemy import Connection
+from sqlalchemy.orm import Session
+from typing_extensions import Self
+
+from flowroute.engine.database import REFUSE_COMMIT, Database
+from flowroute.engine.schema import run_table
+
+
+class Work:
+    """The session of one turn, opened when something first needs it.
+
+    While nothing has used the session, the dispatcher's statements take a plain connection, which is faster.
+    As soon as the step has, they join its transaction, and one COMMIT stores both.
+
+    Parameters:
+        database: Where sessions come from.
+    """
+
+    __slots__ = ("_database", "_refuse", "_session")
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self._refuse: str | None = None
+        # The application's session may hold its writes already: they join from the start.
+        self._session: Session | None = database.open_session() if database.shared else None
+
+    def session(self) -> Session:
+        """The session, opened at the first call."""
+        if self._session is None:
+            self._session = self._database.open_session()
+            self._session.info[REFUSE_COMMIT] = self._refuse
+        return self._session
+
+    @contextmanager
+    def step(self, name: str, *, commits: bool) -> Iterator[None]:
+        """While a step runs: refuse ``commit()`` on the session, unless the step declared that it commits."""
+        self._refuse = None if commits else name
+        if self._session is not None:
+            self._session.info[REFUSE_COMMIT] = self._refuse
+        try:
+            yield
+        finally:
+            self._refuse = None
+            if self._session is not None:
+                self._session.info[REFUSE_COMMIT] = None
+
+    @contextmanager
+    def transaction(self) -> Iterator[Connection]:
+        """A connection to write with; what the session holds is flushed and committed with it."""
+        session = self._session
+        if session is None or not session.in_transaction():
+            with self._database.engine.begin() as connection:
+                yield connection
+            return
+        try:
+            yield session.connection(bind_arguments={"clause": run_table})
+            session.commit()
+        except BaseException:
+            session.rollback()
+            raise
+
+    @contextmanager
+    def reading(self) -> Iterator[Connection]:
+        """A connection to read with."""
+        session = self._session
+        if session is None or not session.in_transaction():
+            with self._database.engine.connect() as connection:
+                yield connection
+            return
+        yield session.connection(bind_arguments={"clause": run_table})
+
+    def settle(self) -> None:
+        """End a transaction that only read, and keep what was read.
+
+        A worker step may be slow: no transaction is open while it works, until it writes or reads itself.
+        """
+        session = self._session
+        if session is None or not session.in_transaction():
+            return
+        expire = session.expire_on_commit
+        session.expire_on_commit = False
+        try:
+            session.commit()
+        finally:
+            session.expire_on_commit = expire
+
+    def rollback(self) -> None:
+        """Undo what the step wrote."""
+        if self._session is not None:
+            self._session.rollback()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        if self._session is not None and not self._database.shared:
+            self._session.close()
