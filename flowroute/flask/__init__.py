@@ -1,0 +1,6 @@
+"""flowroute in a Flask application: `FlowRoute` and `page`."""
+
+from flowroute.flask.extension import FlowRoute
+from flowroute.flask.pages import page
+
+__all__ = ["FlowRoute", "page"]

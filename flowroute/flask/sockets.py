@@ -1,0 +1,82 @@
+"""SocketIO: browsers subscribe to a run, and hear when it moves."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from flask_socketio import SocketIO, join_room
+
+from flowroute.engine import schema
+from flowroute.engine.engine import Engine
+from flowroute.engine.ports import Move
+from flowroute.errors import RunNotFound
+from flowroute.flask.presentation import state_of
+from flowroute.flask.tokens import run_of
+
+NAMESPACE = "/flowroute"
+
+
+class SocketNotifier:
+    """Tells the browsers that watch a run, wherever this process's moves are heard.
+
+    In a worker process the message goes through the SocketIO message queue, if the application's SocketIO has one.
+
+    Parameters:
+        socketio: The application's.
+    """
+
+    def __init__(self, socketio: SocketIO) -> None:
+        self._socketio = socketio
+
+    def moved(self, move: Move) -> None:
+        """Emit ``moved`` to the room of the run."""
+        at_rest = (
+            move.state in (*schema.FINISHED, schema.BLOCKED) or move.waiting_for == schema.FOR_PAGE
+        )
+        body = {
+            "id": move.run_id,
+            "seq": move.seq,
+            "state": move.state,
+            "waiting_for": move.waiting_for,
+            "step": move.step,
+            "progress": move.progress,
+            "at_rest": at_rest,
+        }
+        self._socketio.emit("moved", body, to=room_of(move.run_id), namespace=NAMESPACE)
+
+
+def room_of(run_id: str) -> str:
+    """The room of the browsers that watch a run."""
+    return f"run {run_id}"
+
+
+def listen(socketio: SocketIO, engine_of_app: Any) -> None:
+    """Answer browsers that subscribe.
+
+    Parameters:
+        socketio: The application's.
+        engine_of_app: Returns the engine of the current application.
+    """
+
+    def subscribe(message: object = None) -> dict[str, Any]:
+        token = message.get("token") if isinstance(message, dict) else None
+        engine: Engine = engine_of_app()
+        try:
+            run_id = run_of(engine.codec, token if isinstance(token, str) else "")
+            # Join, then read, then answer with what was read: a move between joining and reading is heard twice,
+            # one between reading and joining would be heard by nobody.
+            join_room(room_of(run_id))
+            return state_of(engine.read(run_id))
+        except RunNotFound:
+            return {"error": "unknown"}
+
+    socketio.on_event("subscribe", subscribe, namespace=NAMESPACE)
+
+
+def path_of(socketio: SocketIO | None) -> str:
+    """The path of the Socket.IO server below the application's root; empty where there is none."""
+    if socketio is None:
+        return ""
+    options = socketio.server_options or {}
+    path = str(options.get("path") or options.get("resource") or "socket.io")
+    return "/" + path.strip("/")
