@@ -15,9 +15,11 @@ from typing import Any
 from urllib.parse import urlencode, urljoin
 
 from simple_websocket import Client
-from socketio.packet import CONNECT, EVENT, Packet
 
 NAMESPACE = "/flowroute"
+
+_PACKET = re.compile(r"(?P<kind>0|4[0-4])(?:/flowroute,)?\d*(?P<data>.*)", re.DOTALL)
+"""Engine.IO's open packet, or a message with a Socket.IO packet: its kind, its namespace, its id, its data."""
 
 
 @dataclass(frozen=True)
@@ -90,19 +92,19 @@ class Visitor:
 class Subscription:
     """A websocket that is subscribed to one run.
 
-    Speaks Socket.IO 5 over Engine.IO 4 (https://socket.io/docs/v4/socket-io-protocol/); the packets are
-    python-socketio's.
+    Speaks Socket.IO 5 over Engine.IO 4 by itself (https://socket.io/docs/v4/socket-io-protocol/): what the server says
+    is then judged by somebody else than the library it says it with.
     """
 
     def __init__(self, address: str, cookies: str, token: str) -> None:
         self._socket = Client(address, headers={"Cookie": cookies})
-        self._events: list[dict[str, Any]] = []
-        self._receive(timeout_seconds=10)  # Engine.IO's open packet
-        self._send(Packet(CONNECT, namespace=NAMESPACE))
-        self._receive(timeout_seconds=10)
-        self._send(Packet(EVENT, data=["subscribe", {"token": token}], namespace=NAMESPACE, id=1))
-        answer = self._receive(timeout_seconds=10)
-        self.state: dict[str, Any] = answer[0] if answer else {}
+        self._next("0", timeout_seconds=10)
+        self._socket.send(f"40{NAMESPACE},")
+        self._next("40", timeout_seconds=10)
+        question = json.dumps(["subscribe", {"token": token}])
+        self._socket.send(f"42{NAMESPACE},1{question}")
+        answer = self._next("43", timeout_seconds=10)
+        self.state: dict[str, Any] = {} if answer is None else answer[0]
         """What the server answered: the run's state at that moment."""
 
     def until_at_rest(self, *, timeout_seconds: float) -> list[dict[str, Any]]:
@@ -110,8 +112,8 @@ class Subscription:
         heard: list[dict[str, Any]] = []
         end = time.monotonic() + timeout_seconds
         while time.monotonic() < end and not (heard and heard[-1].get("at_rest")):
-            event = self._receive(timeout_seconds=end - time.monotonic())
-            if event and event[0] == "moved":
+            event = self._next("42", timeout_seconds=end - time.monotonic())
+            if event is not None and event[0] == "moved":
                 heard.append(event[1])
         return heard
 
@@ -119,16 +121,16 @@ class Subscription:
         """Hang up."""
         self._socket.close()
 
-    def _send(self, packet: Packet) -> None:
-        self._socket.send(f"4{packet.encode()}")
+    def _next(self, kind: str, *, timeout_seconds: float) -> Any:
+        """The data of the next packet of a kind, others passed over; None when the time is over.
 
-    def _receive(self, *, timeout_seconds: float) -> Any:
-        """The data of the next Socket.IO packet; pings are answered on the way. None when the time is over."""
+        Parameters:
+            kind: "0" Engine.IO's open, "40" connected, "42" an event, "43" an answer.
+            timeout_seconds: How long to wait for each packet.
+        """
         while (text := self._socket.receive(timeout=timeout_seconds)) is not None:
-            if text == "2":
+            if text == "2":  # a ping
                 self._socket.send("3")
-            elif text.startswith("0"):
-                return json.loads(text[1:])
-            elif text.startswith("4"):
-                return Packet(encoded_packet=text[1:]).data
+            elif (packet := _PACKET.fullmatch(text)) is not None and packet["kind"] == kind:
+                return json.loads(packet["data"] or "null")
         return None

@@ -1,0 +1,1 @@
+"""The five examples of Flask-Worker, and the two contrasts, as flows and tasks."""
