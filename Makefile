@@ -14,7 +14,7 @@ SOURCES := $(wildcard $(CODE))
 MAKEFLAGS += --no-print-directory
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help install demo test lint types contracts unit services format docs lock upgrade dist clean
+.PHONY: help install demo test lint types contracts unit services screenshot format docs lock upgrade dist clean
 
 help: ## list these commands
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
@@ -46,6 +46,9 @@ unit: install ## run the tests, with the engine's coverage; ARGS="-k codec -x" a
 
 services: ## install Redis, PostgreSQL and Chromium for the tests where they are missing (as root)
 	@tools/install-services
+
+screenshot: install services ## take the README's picture of the loading page anew
+	FLOWROUTE_SCREENSHOT=docs/loading.png $(BIN)/python -m pytest tests/demo/test_shop.py -k live_progress
 
 format: install ## format the code and apply ruff's safe corrections
 	$(BIN)/ruff check --fix-only $(SOURCES)

@@ -43,6 +43,7 @@ def create_app() -> Flask:
     with app.app_context():
         stock_the_shelf()
     app.add_url_rule("/", "shop", shop)
+    app.add_url_rule("/favicon.ico", "icon", lambda: app.send_static_file("icon.svg"))
     app.add_url_rule("/checkout", "checkout", checkout, methods=["POST"])
     return app
 

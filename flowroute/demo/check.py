@@ -8,6 +8,7 @@ import tempfile
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 from flowroute.demo.browser import Page, Visitor
 from flowroute.demo.stage import Stage
@@ -17,6 +18,10 @@ LEASE_SECONDS = 3
 
 PATIENCE_SECONDS = 40.0
 """How long a run may take to come to rest, crashes included."""
+
+
+ORDERS = 5
+"""How many orders are placed at most to see one being paid."""
 
 
 class Finding(AssertionError):
@@ -34,7 +39,7 @@ def check(say: Callable[[str], None] = print) -> bool:
     """
     with tempfile.TemporaryDirectory(prefix="flowroute-check-") as folder:
         environment = {
-            "CHECKOUT_PAUSE_SECONDS": "0.4",
+            "CHECKOUT_PAUSE_SECONDS": "0.7",
             "FLASK_FLOWROUTE_LEASE_SECONDS": str(LEASE_SECONDS),
         }
         with Stage(Path(folder), environment=environment, say=say) as stage:
@@ -72,22 +77,32 @@ class _Checks:
 
     def order_is_paid(self) -> None:
         visitor = Visitor(self._stage.url)
-        run = self._order(visitor, "tok_visa")
-        waiting = visitor.get(run)
-        _expect(waiting.status == 202, f"the waiting page answered {waiting.status}, not 202")
-        _expect(waiting.headers["Cache-Control"] == "no-store", "the waiting page may be cached")
-        _expect(waiting.headers["Retry-After"], "the waiting page has no Retry-After")
-        subscription = visitor.subscribe(waiting)
-        try:
-            _expect(subscription.state.get("seq") == 1, f"the subscription answered {subscription.state}")
-            events = subscription.until_at_rest(timeout_seconds=PATIENCE_SECONDS)
-        finally:
-            subscription.close()
-        messages = [event["progress"]["message"] for event in events if event["progress"]]
+        for _ in range(ORDERS):  # on a machine that is very busy one may be paid before anybody could watch
+            run = self._order(visitor, "tok_visa")
+            waiting = visitor.get(run)
+            if waiting.status == 202:
+                events = self._watched(visitor, waiting)
+                if len(events) > 1:
+                    break
+        else:
+            raise Finding(f"{ORDERS} orders were paid before their waiting page could be watched")
+        messages = [event["progress"]["message"] for event in events if event.get("progress")]
         _expect(messages, f"no progress was heard of, only {events}")
         _expect(events[-1]["at_rest"], "nobody said over Socket.IO that the run came to rest")
         for _ in range(2):  # a second visit is the same receipt
             self._expect_receipt(visitor.get(run))
+
+    def _watched(self, visitor: Visitor, waiting: Page) -> list[dict[str, Any]]:
+        _expect(waiting.headers["Cache-Control"] == "no-store", "the waiting page may be cached")
+        _expect(waiting.headers["Retry-After"], "the waiting page has no Retry-After")
+        subscription = visitor.subscribe(waiting)
+        try:
+            _expect("seq" in subscription.state, f"the subscription answered {subscription.state}")
+            if subscription.state["at_rest"]:
+                return [subscription.state]
+            return subscription.until_at_rest(timeout_seconds=PATIENCE_SECONDS)
+        finally:
+            subscription.close()
 
     def two_clicks(self) -> None:
         visitor = Visitor(self._stage.url)

@@ -27,6 +27,9 @@ STOP_SECONDS = 5.0
 
 APP = "checkout.app"
 
+LISTENING = b"*** Listening on"
+"""What RQ's worker logs once it takes work."""
+
 
 class DemoError(FlowrouteError):
     """A process of the demo did not start, or ended before its time."""
@@ -84,9 +87,12 @@ class Stage:
         self._await_port("web", self.port)
 
     def start_worker(self) -> None:
-        """Start the worker, where there is a Redis to get work from."""
-        if self.redis_url is not None:
-            self._start("worker", [*_flask(), "flow", "worker"])
+        """Start the worker, where there is a Redis to get work from, and wait until it listens."""
+        if self.redis_url is None:
+            return
+        said = self._log("worker").stat().st_size if self._log("worker").exists() else 0
+        self._start("worker", [*_flask(), "flow", "worker"])
+        self._await("worker", lambda: LISTENING in self._log("worker").read_bytes()[said:])
 
     def kill(self, name: str) -> None:
         """End one process, and what it started, without a chance to tidy up."""
@@ -160,12 +166,18 @@ class Stage:
             )
 
     def _await_port(self, name: str, port: int) -> None:
+        def answers() -> bool:
+            with socket.socket() as probe:
+                return probe.connect_ex(("127.0.0.1", port)) == 0
+
+        self._await(name, answers)
+
+    def _await(self, name: str, ready: Callable[[], bool]) -> None:
         end = time.monotonic() + READY_SECONDS
         while time.monotonic() < end:
             self._check_alive(name)
-            with socket.socket() as probe:
-                if probe.connect_ex(("127.0.0.1", port)) == 0:
-                    return
+            if ready():
+                return
             time.sleep(0.05)
         raise DemoError(f"The {name} process did not answer within {READY_SECONDS:g} s.{self._tail(name)}")
 

@@ -20,6 +20,8 @@ from tests.services import RedisServer
 SCREENSHOT = os.environ.get("FLOWROUTE_SCREENSHOT", "build/loading.png")
 LEASE_SECONDS = 2
 
+expect.set_options(timeout=20_000)
+
 
 @pytest.fixture(scope="module")
 def stage(
