@@ -1,0 +1,1 @@
+"""Worker steps on RQ, with a real Redis and real workers."""

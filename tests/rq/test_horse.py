@@ -1,0 +1,170 @@
+"""Waiting for a forked process, and the signals that pass it by."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from flowroute.rq.horse import Horse, describe_end, outlive_signals
+from tests.waiting import wait_until
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from typing import TypeAlias
+
+    Fork: TypeAlias = Callable[[Callable[[], object]], Horse]
+
+
+@pytest.fixture
+def fork() -> Iterator[Fork]:
+    """Run a function in a forked process; one that still lives after the test is killed."""
+    pids: list[int] = []
+
+    def start(function: Callable[[], object]) -> Horse:
+        horse = Horse()
+        pid = os.fork()
+        if pid == 0:
+            try:
+                function()
+            finally:
+                os._exit(0)
+        horse.forked(pid)
+        pids.append(pid)
+        return horse
+
+    yield start
+    for pid in pids:
+        try:
+            os.kill(pid, signal.SIGKILL)
+            os.waitpid(pid, 0)
+        except (ProcessLookupError, ChildProcessError):
+            continue  # it ended, and the test waited for it
+
+
+def end_of(horse: Horse) -> int:
+    """The exit code."""
+    wait_until(lambda: horse.wait(0.1) is not None, 10, what="the process ended")
+    code = horse.wait(0)
+    assert code is not None
+    return code
+
+
+def descriptors() -> set[str]:
+    return {each.name for each in Path("/proc/self/fd").iterdir()}
+
+
+def blocked() -> None:
+    time.sleep(60)
+
+
+@pytest.mark.parametrize("code", [0, 1, 3])
+def test_the_exit_code_is_found(fork: Fork, code: int) -> None:
+    assert end_of(fork(lambda: os._exit(code))) == code
+
+
+def test_the_signal_that_killed_it_is_found(fork: Fork) -> None:
+    horse = fork(blocked)
+    os.kill(horse.pid, signal.SIGKILL)
+
+    assert end_of(horse) == -signal.SIGKILL
+
+
+def test_the_wait_ends_as_soon_as_the_process_does(fork: Fork) -> None:
+    horse = fork(lambda: time.sleep(0.1))
+    began = time.monotonic()
+
+    assert horse.wait(10) == 0
+
+    assert time.monotonic() - began < 5
+
+
+def test_the_wait_ends_when_its_time_is_over(fork: Fork) -> None:
+    horse = fork(blocked)
+    began = time.monotonic()
+
+    assert horse.wait(0.05) is None
+
+    assert time.monotonic() - began >= 0.05
+
+
+def test_a_grandchild_that_lives_on_does_not_hide_the_end(fork: Fork) -> None:
+    def leave_one_behind() -> None:
+        os.setpgrp()
+        if os.fork() == 0:
+            blocked()
+
+    horse = fork(leave_one_behind)
+
+    assert end_of(horse) == 0
+    os.killpg(horse.pid, signal.SIGKILL)  # it was there: this would raise
+
+
+def test_a_process_that_closes_the_pipe_early_is_still_waited_for(fork: Fork) -> None:
+    def close_all() -> None:
+        os.closerange(3, 256)
+        time.sleep(0.3)
+        os._exit(7)
+
+    horse = fork(close_all)
+
+    assert end_of(horse) == 7
+
+
+def test_no_descriptor_is_left_open(fork: Fork) -> None:
+    before = descriptors()
+
+    assert end_of(fork(lambda: None)) == 0
+    Horse().give_up()
+
+    assert descriptors() <= before
+
+
+def test_an_end_is_put_into_words() -> None:
+    assert describe_end(-signal.SIGKILL) == "it was killed by SIGKILL"
+    assert describe_end(3) == "it ended with exit code 3; its log says why"
+
+
+# -- signals ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_signals_for_the_worker_pass_its_job_by(fork: Fork, number: signal.Signals) -> None:
+    def survive() -> None:
+        outlive_signals()
+        signal.raise_signal(number)
+        os._exit(5)
+
+    assert end_of(fork(survive)) == 5
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_process_that_a_job_forks_dies_of_them(fork: Fork, number: signal.Signals) -> None:
+    def start_another() -> None:
+        outlive_signals()
+        context = multiprocessing.get_context("fork")
+        child = context.Process(target=blocked)
+        child.start()
+        assert child.pid is not None
+        os.kill(child.pid, number)
+        child.join(10)
+        os._exit(5 if child.exitcode == -number else 6)
+
+    assert end_of(fork(start_another)) == 5
+
+
+def test_a_program_that_a_job_starts_dies_of_them(fork: Fork) -> None:
+    def start_another() -> None:
+        outlive_signals()
+        program = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
+        program.terminate()
+        os._exit(5 if program.wait(10) == -signal.SIGTERM else 6)
+
+    assert end_of(fork(start_another)) == 5

@@ -1,0 +1,267 @@
+"""The ticket in a job, and the one function that a job calls."""
+
+from __future__ import annotations
+
+import logging
+import signal
+import threading
+from typing import TYPE_CHECKING
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from rq.timeouts import UnixSignalDeathPenalty
+
+from flowroute.engine.codec import Codec
+from flowroute.engine.identity import new_run_id
+from flowroute.errors import ConfigurationError, TokenInvalid
+from flowroute.rq import job
+from flowroute.rq.job import PURPOSE, Ticket, advance
+from tests.rq.application import SECRET, Greeting
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from flowroute import Engine
+
+CODEC = Codec([SECRET])
+RUN = new_run_id()
+
+
+@pytest.fixture
+def served(engine: Engine) -> Iterator[Engine]:
+    """An engine that is this process's, as in a worker."""
+    job.serve(engine)
+    yield engine
+    job._engine = None  # noqa: SLF001 - there is no way back in a worker
+
+
+@pytest.fixture
+def advanced(served: Engine, monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, int]]:
+    """What the engine was asked to advance."""
+    asked: list[tuple[str, int]] = []
+
+    def note(run_id: str, seq: int) -> bool:
+        asked.append((run_id, seq))
+        return False
+
+    monkeypatch.setattr(served, "advance", note)
+    return asked
+
+
+# -- tickets ---------------------------------------------------------------------------------------
+
+
+@given(seq=st.integers(0, 10**18 - 1))
+def test_a_ticket_survives_its_token(seq: int) -> None:
+    ticket = Ticket(RUN, seq)
+
+    assert Ticket.read(ticket.sign(CODEC), CODEC) == ticket
+
+
+@given(st.one_of(st.text(), st.none(), st.integers(), st.binary(), st.lists(st.text())))
+def test_what_is_no_token_is_refused(token: object) -> None:
+    with pytest.raises(TokenInvalid):
+        Ticket.read(token, CODEC)
+
+
+@given(st.data())
+def test_a_token_with_one_character_changed_is_refused(data: st.DataObject) -> None:
+    token = Ticket(RUN, 3).sign(CODEC)
+    at = data.draw(st.integers(0, len(token) - 1))
+    other = data.draw(st.characters(codec="utf-8").filter(lambda each: each != token[at]))
+
+    with pytest.raises(TokenInvalid):
+        Ticket.read(token[:at] + other + token[at + 1 :], CODEC)
+
+
+@pytest.mark.parametrize(
+    "token",
+    [
+        Ticket(RUN, 3).sign(Codec(["another secret"])),
+        CODEC.sign(f"{RUN}/3", purpose="run url"),
+        CODEC.sign(f"{RUN}/3/4", purpose=PURPOSE),
+        CODEC.sign(f"{RUN}/-1", purpose=PURPOSE),
+        CODEC.sign(f"{RUN}/", purpose=PURPOSE),
+        CODEC.sign(f"{RUN}/" + "9" * 4400, purpose=PURPOSE),
+        CODEC.sign("run-7/3", purpose=PURPOSE),
+        CODEC.sign("", purpose=PURPOSE),
+    ],
+)
+def test_a_token_of_another_key_purpose_or_form_is_refused(token: str) -> None:
+    with pytest.raises(TokenInvalid):
+        Ticket.read(token, CODEC)
+
+
+def test_a_token_of_an_older_key_is_good_until_the_key_is_retired() -> None:
+    token = Ticket(RUN, 3).sign(Codec(["older"]))
+
+    assert Ticket.read(token, Codec(["newest", "older"])) == Ticket(RUN, 3)
+    with pytest.raises(TokenInvalid):
+        Ticket.read(token, Codec(["newest"]))
+
+
+def test_a_ticket_knows_the_ids_of_its_jobs() -> None:
+    ticket = Ticket(RUN, 3)
+
+    assert ticket.names(ticket.job_id(0))
+    assert ticket.names(ticket.job_id(12))
+    assert not ticket.names(Ticket(RUN, 4).job_id(0))
+    assert not ticket.names(Ticket(new_run_id(), 3).job_id(0))
+    assert not ticket.names(f"flowroute-{RUN}-3")
+    assert not ticket.names("")
+
+
+# -- the function ----------------------------------------------------------------------------------
+
+
+def test_a_genuine_token_advances_the_run(advanced: list[tuple[str, int]]) -> None:
+    advance(Ticket(RUN, 3).sign(CODEC))
+
+    assert advanced == [(RUN, 3)]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "named"),
+    [
+        ((), {}),
+        (("forged",), {}),
+        ((Ticket(RUN, 3).sign(Codec(["another secret"])),), {}),
+        ((Ticket(RUN, 3).sign(CODEC), 1), {}),
+        ((Ticket(RUN, 3).sign(CODEC),), {"shell": True}),
+        ((None,), {}),
+    ],
+)
+def test_a_forged_call_is_logged_and_ends_without_effect_or_error(
+    advanced: list[tuple[str, int]],
+    caplog: pytest.LogCaptureFixture,
+    arguments: tuple[object, ...],
+    named: dict[str, object],
+) -> None:
+    with caplog.at_level(logging.ERROR, "flowroute.rq"):
+        advance(*arguments, **named)
+
+    assert advanced == []
+    assert "Refused RQ job" in caplog.text
+    assert "Traceback" not in caplog.text
+
+
+def test_a_hint_that_came_twice_or_late_is_a_quiet_no_op(
+    served: Engine, caplog: pytest.LogCaptureFixture
+) -> None:
+    run = served.start(Greeting(name="ada").begin())
+    token = Ticket(run.id, 1).sign(CODEC)
+    advance(token)
+    assert run.state == "done"
+    checkpoints = run.checkpoints
+
+    with caplog.at_level(logging.INFO):
+        advance(token)  # twice
+        advance(Ticket(run.id, 0).sign(CODEC))  # late
+        advance(Ticket(RUN, 3).sign(CODEC))  # of a run that was deleted
+
+    assert run.checkpoints == checkpoints
+    assert caplog.records == []
+
+
+def test_what_the_engine_can_not_do_is_raised(
+    served: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(run_id: str, seq: int) -> bool:
+        raise ConnectionError(run_id, seq)
+
+    monkeypatch.setattr(served, "advance", broken)
+
+    with pytest.raises(ConnectionError):
+        advance(Ticket(RUN, 3).sign(CODEC))
+
+
+# -- the engine of the process ---------------------------------------------------------------------
+
+
+def test_a_process_without_an_engine_says_how_to_name_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("FLOWROUTE_ENGINE", raising=False)
+
+    with pytest.raises(ConfigurationError, match=r"FLOWROUTE_ENGINE=module:attribute"):
+        advance(Ticket(RUN, 3).sign(CODEC))
+
+
+def test_the_engine_is_loaded_from_the_environment_once(
+    monkeypatch: pytest.MonkeyPatch, sqlite_url: str, redis_url: str
+) -> None:
+    monkeypatch.setenv("FLOWROUTE_ENGINE", "tests.rq.application:make_engine")
+    monkeypatch.setenv("TEST_DATABASE", sqlite_url)
+    monkeypatch.setenv("TEST_REDIS", redis_url)
+    try:
+        with job.served_engine() as loaded:
+            assert job.served_engine() is loaded
+            assert loaded.executor.name == "rq"
+    finally:
+        job._engine = None  # noqa: SLF001 - there is no way back in a worker
+
+
+# -- the alarm -------------------------------------------------------------------------------------
+
+
+def test_the_alarm_of_a_stock_worker_is_taken_back(
+    advanced: list[tuple[str, int]], keep_signals: None
+) -> None:
+    del keep_signals
+    with UnixSignalDeathPenalty(30):  # type: ignore[no-untyped-call]  # RQ leaves it untyped
+        assert signal.getitimer(signal.ITIMER_REAL)[0] > 0
+
+        advance(Ticket(RUN, 3).sign(CODEC))
+
+        assert signal.getitimer(signal.ITIMER_REAL)[0] == 0
+    assert advanced
+
+
+def test_the_alarm_of_a_stock_worker_is_taken_back_before_the_application_is_loaded(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch, keep_signals: None
+) -> None:
+    del keep_signals
+    left: list[float] = []
+
+    def load(reference: str) -> Engine:
+        assert reference == "shop:engine"
+        left.append(signal.getitimer(signal.ITIMER_REAL)[0])
+        return engine
+
+    monkeypatch.setenv("FLOWROUTE_ENGINE", "shop:engine")
+    monkeypatch.setattr(job, "load_engine", load)
+    try:
+        with UnixSignalDeathPenalty(30):  # type: ignore[no-untyped-call]  # RQ leaves it untyped
+            advance(Ticket(RUN, 3).sign(CODEC))
+    finally:
+        job._engine = None  # noqa: SLF001 - there is no way back in a worker
+
+    assert left == [0]
+
+
+def test_an_alarm_that_is_not_rqs_is_left_alone(
+    advanced: list[tuple[str, int]], keep_signals: None
+) -> None:
+    del keep_signals
+    before = signal.signal(signal.SIGALRM, lambda *_: None)
+    left = signal.alarm(30)
+    try:
+        advance(Ticket(RUN, 3).sign(CODEC))
+
+        assert signal.getitimer(signal.ITIMER_REAL)[0] > 0
+    finally:
+        signal.signal(signal.SIGALRM, before)
+        signal.alarm(left)
+    assert advanced
+
+
+def test_a_job_in_another_thread_leaves_the_alarm_alone(
+    advanced: list[tuple[str, int]], keep_signals: None
+) -> None:
+    del keep_signals
+    with UnixSignalDeathPenalty(30):  # type: ignore[no-untyped-call]  # RQ leaves it untyped
+        thread = threading.Thread(target=advance, args=(Ticket(RUN, 3).sign(CODEC),))
+        thread.start()
+        thread.join()
+
+        assert signal.getitimer(signal.ITIMER_REAL)[0] > 0
+    assert advanced

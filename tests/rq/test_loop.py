@@ -1,0 +1,245 @@
+"""The workers' loop, inside the tests' process: its limits, and what goes wrong around a job."""
+
+from __future__ import annotations
+
+import gc
+import logging
+import os
+import sqlite3
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+import redis
+from rq import Worker
+from rq.job import Job
+from rq.registry import FailedJobRegistry
+from rq.serializers import JSONSerializer
+from sqlalchemy.exc import OperationalError
+
+from flowroute import Engine
+from flowroute.engine.ports import Hint
+from flowroute.errors import ConfigurationError, RedisUnreachable, TablesMissing
+from flowroute.rq import FlowWorker, InlineFlowWorker, RQExecutor, job
+from tests.rq.application import SECRET, Greeting, Relay, make_engine
+from tests.waiting import free_port, wait_until
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from flowroute.rq.loop import FlowLoop
+
+KINDS: list[type[FlowLoop]] = [FlowWorker, InlineFlowWorker]
+
+pytestmark = pytest.mark.usefixtures("keep_signals")
+
+
+@pytest.fixture(autouse=True)
+def thaw() -> Iterator[None]:
+    """Undo what a worker does to its process."""
+    yield
+    gc.unfreeze()
+    job._engine = None  # noqa: SLF001 - there is no way back in a worker
+
+
+def connection_of(engine: Engine) -> redis.Redis:
+    assert isinstance(engine.executor, RQExecutor)
+    return engine.executor.connection
+
+
+def failed_jobs(engine: Engine) -> list[Job]:
+    assert isinstance(engine.executor, RQExecutor)
+    queue = engine.executor.queue
+    ids = FailedJobRegistry(queue=queue).get_job_ids()
+    return [Job.fetch(each, queue.connection, JSONSerializer) for each in ids]
+
+
+def open_pipes() -> set[str]:
+    links = [each.readlink().name for each in Path("/proc/self/fd").iterdir() if each.is_symlink()]
+    return {name for name in links if name.startswith("pipe:")}
+
+
+# -- limits ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_burst_does_all_that_is_queued_and_ends(engine: Engine, kind: type[FlowLoop]) -> None:
+    runs = [engine.start(Relay().first()) for _ in range(3)]
+
+    assert kind(engine).work(burst=True) is True
+
+    assert [run.state for run in runs] == ["done"] * 3
+    assert kind(engine).work(burst=True) is False
+
+
+def test_a_burst_recovers_first(engine: Engine) -> None:
+    run = engine.start(Greeting(name="ada").begin())
+    connection_of(engine).flushall()
+
+    # Recovery repeats a hint when the run has waited for a second.
+    wait_until(lambda: InlineFlowWorker(engine).work(burst=True), what="a burst found the run")
+
+    assert run.state == "done"
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_worker_ends_after_as_many_jobs_as_it_may_do(
+    engine: Engine, kind: type[FlowLoop]
+) -> None:
+    runs = [engine.start(Greeting(name=str(n)).begin()) for n in range(3)]
+
+    kind(engine).work(max_jobs=2)
+
+    assert [run.state for run in runs] == ["done", "done", "waiting"]
+
+
+def test_a_worker_ends_when_it_has_been_idle_for_as_long_as_it_may(engine: Engine) -> None:
+    assert InlineFlowWorker(engine, recover_seconds=0.1).work(max_idle_time=1) is False
+
+
+def test_rqs_scheduler_is_refused(engine: Engine) -> None:
+    with pytest.raises(ValueError, match="leave out RQ's scheduler"):
+        FlowWorker(engine).work(with_scheduler=True)
+
+
+def test_a_worker_is_listed_while_it_works_and_has_no_thread_beside_its_fork(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    worker = InlineFlowWorker(engine, name="the-worker")
+    listed: list[str] = []
+
+    def look(run_id: str, seq: int) -> bool:
+        assert run_id
+        assert seq == 1
+        listed.extend(each.name for each in Worker.all(connection_of(engine)))
+        return True
+
+    monkeypatch.setattr(engine, "advance", look)
+    engine.start(Greeting(name="ada").begin())
+    worker.work(burst=True)
+
+    assert listed == ["the-worker"]
+    assert worker.pubsub_thread is None
+    assert Worker.all(connection_of(engine)) == []
+    assert "the-worker" not in {each["name"] for each in connection_of(engine).client_list()}
+
+
+# -- the start -------------------------------------------------------------------------------------
+
+
+def test_a_worker_for_an_engine_without_rq_says_what_to_do(sqlite_url: str) -> None:
+    with (
+        Engine(sqlite_url, secret_keys=[SECRET]) as engine,
+        pytest.raises(ConfigurationError, match=r"go to the 'thread' executor.*RQExecutor"),
+    ):
+        FlowWorker(engine)
+
+
+def test_a_worker_whose_redis_does_not_answer_says_so(sqlite_url: str) -> None:
+    with (
+        make_engine(sqlite_url, f"redis://:hunter2@127.0.0.1:{free_port()}") as engine,
+        pytest.raises(RedisUnreachable, match="does not answer") as caught,
+    ):
+        FlowWorker(engine)
+
+    assert "hunter2" not in str(caught.value)
+
+
+def test_a_worker_without_tables_says_so(sqlite_url: str, redis_url: str) -> None:
+    with make_engine(sqlite_url, redis_url) as engine, pytest.raises(TablesMissing):
+        FlowWorker(engine).work()
+
+
+def test_a_worker_has_a_connection_of_its_own_with_timeouts_of_its_own(engine: Engine) -> None:
+    worker = FlowWorker(engine)
+
+    mine = worker.connection.connection_pool.connection_kwargs
+    executors = connection_of(engine).connection_pool.connection_kwargs
+    assert worker.connection is not connection_of(engine)
+    assert mine["socket_timeout"] == 6
+    assert executors["socket_timeout"] == 1
+    assert mine["port"] == executors["port"]
+
+
+# -- what goes wrong around a job ------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_job_that_the_engine_can_not_do_is_logged_kept_for_people_and_done_later(
+    engine: Engine,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    kind: type[FlowLoop],
+) -> None:
+    def broken(run_id: str, seq: int) -> bool:
+        raise OperationalError(f"advance {run_id} {seq}", {}, sqlite3.OperationalError("no disk"))
+
+    run = engine.start(Greeting(name="ada").begin())
+    with monkeypatch.context() as patch:
+        patch.setattr(engine, "advance", broken)
+        kind(engine).work(burst=True)
+
+    assert run.state == "waiting"
+    (kept,) = failed_jobs(engine)
+    reason = kept.latest_result()
+    assert reason is not None
+    assert reason.exc_string is not None
+    if kind is InlineFlowWorker:
+        assert "no disk" in caplog.text
+        assert "no disk" in reason.exc_string
+    else:  # what a forked process logs does not come here
+        assert "ended with exit code 1; its log says why" in reason.exc_string
+    engine.executor.submit(Hint(run.id, 1, 0, None, "Greeting", "work"))
+    kind(engine).work(burst=True)
+    assert run.state == "done"
+
+
+def test_a_fork_that_the_system_refuses_does_not_end_the_worker(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def no_room() -> int:
+        raise BlockingIOError(11, "Resource temporarily unavailable")
+
+    run = engine.start(Greeting(name="ada").begin())
+    worker = FlowWorker(engine)
+    pipes = open_pipes()
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fork", no_room)
+        assert worker.work(burst=True) is True
+
+    assert run.state == "waiting"
+    assert len(failed_jobs(engine)) == 1
+    assert open_pipes() == pipes
+
+
+class _Refusing:
+    """Lets a pipeline fail, once."""
+
+    def __init__(self, real: redis.Redis) -> None:
+        self.real = real
+        self.failures = 1
+
+    def pipeline(self, *arguments: object, **named: object) -> object:
+        if self.failures:
+            self.failures -= 1
+            raise redis.ConnectionError("gone")
+        return self.real.pipeline(*arguments, **named)
+
+
+def test_a_job_that_could_not_be_announced_does_not_run(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    run = engine.start(Greeting(name="ada").begin())
+    worker = InlineFlowWorker(engine)
+    worker.register_birth()  # type: ignore[no-untyped-call]  # RQ leaves it untyped
+    found = worker.dequeue_job_and_maintain_ttl(None)
+    assert found is not None
+    refusing = _Refusing(worker.connection)
+    monkeypatch.setattr(worker.connection, "pipeline", refusing.pipeline)
+
+    with caplog.at_level(logging.WARNING):
+        worker.execute_job(*found)
+
+    assert run.state == "waiting"
+    assert "not begun: gone" in caplog.text
+    assert worker.executions == {}
