@@ -1,4 +1,4 @@
-"""The code in README and docs is run, as a reader would paste it: one file a page, the blocks in order."""
+"""The code in README and docs is run as a reader would paste it: a file a page, in order."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The shop's application: ``flask --app checkout.app run``, and ``flask --app checkout.app flow worker``."""
+"""The shop: ``flask --app checkout.app run``, and ``flask --app checkout.app flow worker``."""
 
 from __future__ import annotations
 
@@ -51,7 +51,9 @@ def create_app() -> Flask:
 def shop() -> ResponseReturnValue:
     """The shelf, as a cart form. Its key makes two clicks one order."""
     products = db.session.query(Product).order_by(Product.id).all()
-    return render_template("shop.html", products=products, cards=CARDS, cart_key=secrets.token_hex(8))
+    return render_template(
+        "shop.html", products=products, cards=CARDS, cart_key=secrets.token_hex(8)
+    )
 
 
 def checkout() -> ResponseReturnValue:

@@ -50,7 +50,9 @@ class Bank:
             BankDown: The bank did not answer; ask again with the same key.
         """
         with closing(sqlite3.connect(self._ledger)) as connection, connection:
-            calls = connection.execute("SELECT count(*) FROM call WHERE key = ?", (key,)).fetchone()[0]
+            calls = connection.execute(
+                "SELECT count(*) FROM call WHERE key = ?", (key,)
+            ).fetchone()[0]
             connection.execute("INSERT INTO call VALUES (?)", (key,))
             if card_token == "tok_declined":
                 raise CardDeclined("insufficient funds")
@@ -58,5 +60,7 @@ class Bank:
                 connection.commit()  # the bank remembers the call, though nobody hears of it
                 raise BankDown("the bank did not answer within 10 seconds")
             connection.execute("INSERT OR IGNORE INTO charge VALUES (?, ?)", (key, cents))
-            number = connection.execute("SELECT rowid FROM charge WHERE key = ?", (key,)).fetchone()[0]
+            number = connection.execute(
+                "SELECT rowid FROM charge WHERE key = ?", (key,)
+            ).fetchone()[0]
         return f"ch_{number:06d}"

@@ -1,5 +1,8 @@
 """The checkout, from the cart to the receipt."""
 
+# pyright: reportCallIssue=false
+# Flask-SQLAlchemy does not tell type checkers what a model is made from.
+
 from __future__ import annotations
 
 import time
@@ -42,7 +45,9 @@ class Checkout(Flow):
     @worker_step(timeout=timedelta(minutes=5))
     def charge(self, order: Order, card_token: str) -> Continuation:
         """Charge the card."""
-        for number, message in enumerate(("Contacting the bank", "Checking the card", "Moving the money"), 1):
+        for number, message in enumerate(
+            ("Contacting the bank", "Checking the card", "Moving the money"), 1
+        ):
             self.run.progress(number, 4, message)
             time.sleep(current_app.config["CHECKOUT_PAUSE_SECONDS"])
         bank: Bank = current_app.extensions["bank"]

@@ -1,5 +1,8 @@
 """What the shop sells, and what was ordered."""
 
+# pyright: reportCallIssue=false
+# Flask-SQLAlchemy does not tell type checkers what a model is made from.
+
 from __future__ import annotations
 
 from flask_sqlalchemy import SQLAlchemy
@@ -53,9 +56,23 @@ class Line(db.Model):
 
 
 SHELF = [
-    Product(id=1, name="Enamel mug", blurb="Holds a quarter of a litre, survives a fall.", cents=1400, stock=500),
-    Product(id=2, name="Field notebook", blurb="96 dotted pages that lie flat.", cents=900, stock=500),
-    Product(id=3, name="Pocket torch", blurb="Bright for ten hours on one charge.", cents=2900, stock=500),
+    Product(
+        id=1,
+        name="Enamel mug",
+        blurb="Holds a quarter of a litre, survives a fall.",
+        cents=1400,
+        stock=500,
+    ),
+    Product(
+        id=2, name="Field notebook", blurb="96 dotted pages that lie flat.", cents=900, stock=500
+    ),
+    Product(
+        id=3,
+        name="Pocket torch",
+        blurb="Bright for ten hours on one charge.",
+        cents=2900,
+        stock=500,
+    ),
 ]
 
 

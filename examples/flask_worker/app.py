@@ -54,7 +54,7 @@ def _announce() -> None:
     print(f"Request for {request.path}", flush=True)
 
 
-# -- example 1: a complex task before the page ---------------------------------------------------------
+# -- example 1: a complex task before the page -----------------------------------------------------
 
 
 def example1_no_worker() -> ResponseReturnValue:
@@ -71,7 +71,7 @@ def example1() -> ResponseReturnValue:
     return "Example 1 finished"
 
 
-# -- example 2: without caching ------------------------------------------------------------------------
+# -- example 2: without caching --------------------------------------------------------------------
 
 
 def example2() -> ResponseReturnValue:
@@ -83,7 +83,7 @@ def example2() -> ResponseReturnValue:
     return "Example 2 finished"
 
 
-# -- example 3: a callback -----------------------------------------------------------------------------
+# -- example 3: a callback -------------------------------------------------------------------------
 
 
 def example3() -> ResponseReturnValue:
@@ -103,7 +103,7 @@ def callback_route() -> ResponseReturnValue:
     return "Example 3 finished"
 
 
-# -- example 4: functions that call one another ----------------------------------------------------------
+# -- example 4: functions that call one another ----------------------------------------------------
 
 
 def example4_no_router() -> ResponseReturnValue:
@@ -121,7 +121,7 @@ def example4() -> ResponseReturnValue:
     return flows.respond(start, key="example4")
 
 
-# -- example 5: the same, starting anew after the end ------------------------------------------------------
+# -- example 5: the same, starting anew after the end ----------------------------------------------
 
 
 def example5() -> ResponseReturnValue:

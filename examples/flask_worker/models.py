@@ -1,5 +1,8 @@
 """An employer with a task that takes long."""
 
+# pyright: reportCallIssue=false
+# Flask-SQLAlchemy does not tell type checkers what a model is made from.
+
 from __future__ import annotations
 
 import os

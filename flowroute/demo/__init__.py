@@ -1,1 +1,1 @@
-"""`flowroute demo`: the example shop with all its processes, and a check that runs it unattended."""
+"""`flowroute demo`: the example shop with its processes, and a check that runs it unattended."""

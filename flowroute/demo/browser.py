@@ -1,4 +1,4 @@
-"""The little of a browser that the check needs: forms with cookies, and one Socket.IO subscription."""
+"""The little of a browser that the check needs: forms, cookies, one Socket.IO subscription."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import urllib.error
 import urllib.request
 from dataclasses import dataclass
 from html import unescape
+from http import HTTPStatus
 from http.client import HTTPMessage
 from http.cookiejar import CookieJar
 from typing import Any
@@ -19,7 +20,7 @@ from simple_websocket import Client
 NAMESPACE = "/flowroute"
 
 _PACKET = re.compile(r"(?P<kind>0|4[0-4])(?:/flowroute,)?\d*(?P<data>.*)", re.DOTALL)
-"""Engine.IO's open packet, or a message with a Socket.IO packet: its kind, its namespace, its id, its data."""
+"""Engine.IO's open packet, or a Socket.IO packet: its kind, namespace, id and data."""
 
 
 @dataclass(frozen=True)
@@ -54,22 +55,28 @@ class Visitor:
         self._root = root
         self._cookies = CookieJar()
         self._opener = urllib.request.build_opener(
-            urllib.request.HTTPCookieProcessor(self._cookies), _Stay(), urllib.request.ProxyHandler({})
+            urllib.request.HTTPCookieProcessor(self._cookies),
+            _Stay(),
+            urllib.request.ProxyHandler({}),
         )
 
     def get(self, path: str, *, accept: str = "text/html") -> Page:
         """Look at a page."""
-        return self._open(urllib.request.Request(urljoin(self._root, path), headers={"Accept": accept}))
+        return self._open(
+            urllib.request.Request(urljoin(self._root, path), headers={"Accept": accept})
+        )
 
     def post(self, path: str, fields: dict[str, str]) -> Page:
         """Send a form."""
         url = urljoin(self._root, path)
-        return self._open(urllib.request.Request(url, urlencode(fields).encode(), {"Accept": "text/html"}))
+        return self._open(
+            urllib.request.Request(url, urlencode(fields).encode(), {"Accept": "text/html"})
+        )
 
     def get_at_rest(self, path: str, *, timeout_seconds: float) -> Page:
         """Look until the page is no waiting page any more, at most so long."""
         end = time.monotonic() + timeout_seconds
-        while (page := self.get(path)).status == 202 and time.monotonic() < end:
+        while (page := self.get(path)).status == HTTPStatus.ACCEPTED and time.monotonic() < end:
             time.sleep(0.1)
         return page
 
@@ -81,23 +88,29 @@ class Visitor:
         return Subscription(address, cookies, page.value("data-token"))
 
     def _open(self, request: urllib.request.Request) -> Page:
+        answer: Any  # what urllib calls it depends on the URL
         try:
             answer = self._opener.open(request, timeout=30)
         except urllib.error.HTTPError as error:
             answer = error
         with answer:
-            return Page(request.full_url, answer.status, answer.headers, answer.read().decode("utf-8", "replace"))
+            return Page(
+                request.full_url,
+                answer.status,
+                answer.headers,
+                answer.read().decode("utf-8", "replace"),
+            )
 
 
 class Subscription:
     """A websocket that is subscribed to one run.
 
-    Speaks Socket.IO 5 over Engine.IO 4 by itself (https://socket.io/docs/v4/socket-io-protocol/): what the server says
-    is then judged by somebody else than the library it says it with.
+    Speaks Socket.IO 5 over Engine.IO 4 by itself (https://socket.io/docs/v4/socket-io-protocol/):
+    what the server says is then judged by somebody else than the library it says it with.
     """
 
     def __init__(self, address: str, cookies: str, token: str) -> None:
-        self._socket = Client(address, headers={"Cookie": cookies})
+        self._socket = Client(address, headers=[(b"Cookie", cookies.encode())])
         self._next("0", timeout_seconds=10)
         self._socket.send(f"40{NAMESPACE},")
         self._next("40", timeout_seconds=10)
@@ -128,9 +141,13 @@ class Subscription:
             kind: "0" Engine.IO's open, "40" connected, "42" an event, "43" an answer.
             timeout_seconds: How long to wait for each packet.
         """
-        while (text := self._socket.receive(timeout=timeout_seconds)) is not None:
+        while (text := self._receive(timeout_seconds)) is not None:
             if text == "2":  # a ping
                 self._socket.send("3")
             elif (packet := _PACKET.fullmatch(text)) is not None and packet["kind"] == kind:
                 return json.loads(packet["data"] or "null")
         return None
+
+    def _receive(self, timeout_seconds: float) -> str | None:
+        message = self._socket.receive(timeout=timeout_seconds)
+        return message if isinstance(message, str) else None

@@ -7,6 +7,7 @@ import sqlite3
 import tempfile
 from collections.abc import Callable
 from contextlib import closing
+from http import HTTPStatus
 from pathlib import Path
 from typing import Any
 
@@ -77,10 +78,12 @@ class _Checks:
 
     def order_is_paid(self) -> None:
         visitor = Visitor(self._stage.url)
-        for _ in range(ORDERS):  # on a machine that is very busy one may be paid before anybody could watch
+        for _ in range(
+            ORDERS
+        ):  # on a machine that is very busy one may be paid before anybody could watch
             run = self._order(visitor, "tok_visa")
             waiting = visitor.get(run)
-            if waiting.status == 202:
+            if waiting.status == HTTPStatus.ACCEPTED:
                 events = self._watched(visitor, waiting)
                 if len(events) > 1:
                     break
@@ -117,19 +120,22 @@ class _Checks:
         run = self._order(Visitor(self._stage.url), "tok_visa")
         for path in (run, f"{run}/state", run[:-1] + ("A" if run[-1] != "A" else "B")):
             status = Visitor(self._stage.url).get(path).status
-            _expect(status == 404, f"another visitor got {status} for {path}")
+            _expect(status == HTTPStatus.NOT_FOUND, f"another visitor got {status} for {path}")
 
     def program(self) -> None:
         visitor = Visitor(self._stage.url)
         run = self._order(visitor, "tok_visa")
         answer = visitor.get(run, accept="application/json")
         body = json.loads(answer.text)
-        _expect(answer.status == 202, f"a program got {answer.status} for a run under way")
+        _expect(
+            answer.status == HTTPStatus.ACCEPTED,
+            f"a program got {answer.status} for a run under way",
+        )
         for name in ("id", "state", "step", "progress", "links"):
             _expect(name in body, f"the JSON has no {name!r}: {body}")
         # A program keeps no cookies: its links open the run by themselves.
         link = Visitor(self._stage.url).get(body["links"]["state"])
-        _expect(link.status == 200, f"the state link answered {link.status}")
+        _expect(link.status == HTTPStatus.OK, f"the state link answered {link.status}")
 
     def declined(self) -> None:
         visitor = Visitor(self._stage.url)
@@ -138,10 +144,12 @@ class _Checks:
         _expect("insufficient funds" in page.text, f"the page ({page.status}) does not say why")
         form = {"_flowroute": page.value("_flowroute"), "card_token": "tok_visa"}
         posted = visitor.post(run, form)
-        _expect(posted.status == 303, f"the second card answered {posted.status}")
+        _expect(posted.status == HTTPStatus.SEE_OTHER, f"the second card answered {posted.status}")
         before = self._charges()
         stale = visitor.post(run, form)
-        _expect(stale.status == 303, f"the same form again answered {stale.status}")
+        _expect(
+            stale.status == HTTPStatus.SEE_OTHER, f"the same form again answered {stale.status}"
+        )
         self._expect_receipt(visitor.get_at_rest(run, timeout_seconds=PATIENCE_SECONDS))
         _expect(self._charges() <= before + 1, "the second submit charged a second time")
 
@@ -149,11 +157,14 @@ class _Checks:
         visitor = Visitor(self._stage.url)
         run = self._order(visitor, "tok_outage")
         page = visitor.get_at_rest(run, timeout_seconds=PATIENCE_SECONDS)
-        _expect(page.status == 500, f"the failed run's page answered {page.status}")
+        _expect(
+            page.status == HTTPStatus.INTERNAL_SERVER_ERROR,
+            f"the failed run's page answered {page.status}",
+        )
         _expect("did not answer within 10 seconds" in page.text, "the page does not say why")
         before = self._charges()
         again = visitor.post(f"{run}/retry", {"_flowroute": page.value("_flowroute")})
-        _expect(again.status == 303, f"the retry answered {again.status}")
+        _expect(again.status == HTTPStatus.SEE_OTHER, f"the retry answered {again.status}")
         self._expect_receipt(visitor.get_at_rest(run, timeout_seconds=PATIENCE_SECONDS))
         _expect(self._charges() == before + 1, "the retry did not charge exactly once")
 
@@ -172,7 +183,7 @@ class _Checks:
 
     def _cart(self, visitor: Visitor, card: str) -> dict[str, str]:
         shop = visitor.get("/")
-        _expect(shop.status == 200, f"the shop answered {shop.status}")
+        _expect(shop.status == HTTPStatus.OK, f"the shop answered {shop.status}")
         return {
             "cart_key": shop.value("cart_key"),
             "email": "check@example.org",
@@ -182,11 +193,16 @@ class _Checks:
 
     def _order(self, visitor: Visitor, card: str) -> str:
         answer = visitor.post("/checkout", self._cart(visitor, card))
-        _expect(answer.status == 303, f"the cart answered {answer.status}, not 303")
+        _expect(
+            answer.status == HTTPStatus.SEE_OTHER, f"the cart answered {answer.status}, not 303"
+        )
         return answer.headers["Location"]
 
     def _expect_receipt(self, page: Page) -> None:
-        _expect(page.status == 200 and "is paid" in page.text, f"no receipt, but {page.status}")
+        _expect(
+            page.status == HTTPStatus.OK and "is paid" in page.text,
+            f"no receipt, but {page.status}",
+        )
 
     def _charges(self) -> int:
         with closing(sqlite3.connect(self._stage.home / "bank.db")) as ledger:

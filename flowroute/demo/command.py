@@ -15,12 +15,22 @@ from flowroute.demo.stage import DemoError, Stage
 
 
 @click.command("demo")
-@click.option("--check", "unattended", is_flag=True, help="Run the demo against itself, say what held, and end.")
-@click.option("--port", default=8000, show_default=True, help="Port of the shop on loopback; 0: any that is free.")
+@click.option(
+    "--check",
+    "unattended",
+    is_flag=True,
+    help="Run the demo against itself, say what held, and end.",
+)
+@click.option(
+    "--port",
+    default=8000,
+    show_default=True,
+    help="Port of the shop on loopback; 0: any that is free.",
+)
 @click.option(
     "--home",
     type=click.Path(path_type=Path, file_okay=False),
-    help="Directory of the shop's data and logs, kept for the next time. Default: one in the temporary directory.",
+    help="Directory of the data and logs, kept for the next time. Default: a temporary one.",
 )
 def demo(*, unattended: bool, port: int, home: Path | None) -> None:
     """Run the example shop: Redis, one worker and the web server, until Ctrl-C.

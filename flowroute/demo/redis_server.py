@@ -1,4 +1,4 @@
-"""Finding a Redis for the demo: the one configured, one on the PATH, the one bundled in a wheel, or none."""
+"""A Redis for the demo: the one configured, one on the PATH, one in a wheel, or none."""
 
 from __future__ import annotations
 
@@ -33,7 +33,10 @@ def server_program() -> tuple[Path, str] | None:
 def server_command(program: Path, port: int, folder: Path) -> list[str]:
     """The command that starts it on loopback, without a file of its own: it only carries hints."""
     options = {"port": port, "bind": "127.0.0.1", "dir": folder, "save": "", "appendonly": "no"}
-    return [str(program), *(part for name, value in options.items() for part in (f"--{name}", str(value)))]
+    return [
+        str(program),
+        *(part for name, value in options.items() for part in (f"--{name}", str(value))),
+    ]
 
 
 def free_port() -> int:

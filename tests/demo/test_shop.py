@@ -1,4 +1,4 @@
-"""The shop in a real browser: Redis, a worker and the web server of the demo, and somebody who orders."""
+"""The shop in a real browser: the processes of the demo, and somebody who orders."""
 
 from __future__ import annotations
 
@@ -24,9 +24,7 @@ expect.set_options(timeout=20_000)
 
 
 @pytest.fixture(scope="module")
-def stage(
-    tmp_path_factory: pytest.TempPathFactory, shared_redis: RedisServer
-) -> Iterator[Stage]:
+def stage(tmp_path_factory: pytest.TempPathFactory, shared_redis: RedisServer) -> Iterator[Stage]:
     environment = {
         "CHECKOUT_PAUSE_SECONDS": "0.7",
         "FLASK_FLOWROUTE_LEASE_SECONDS": str(LEASE_SECONDS),
@@ -108,7 +106,9 @@ def test_a_failed_payment_shows_why_and_is_retried(
 def test_web_server_and_worker_are_killed_while_the_page_is_open_and_it_ends_with_the_receipt(
     page: Page, order: Callable[..., None], stage: Stage, problems: Problems
 ) -> None:
-    problems.allow("ERR_CONNECTION_REFUSED|ERR_CONNECTION_RESET|ERR_EMPTY_RESPONSE|websocket|Failed to load")
+    problems.allow(
+        "ERR_CONNECTION_REFUSED|ERR_CONNECTION_RESET|ERR_EMPTY_RESPONSE|websocket|Failed to load"
+    )
     before = charges(stage)
     order()
     expect(page.get_by_text("Contacting the bank")).to_be_visible()
