@@ -7,8 +7,9 @@ from flowroute.engine.continuation import Continuation, done
 from flowroute.engine.engine import Engine
 from flowroute.engine.flow import Flow
 from flowroute.engine.recovery import Recovered
+from flowroute.engine.retry import Retry
 from flowroute.engine.run import Checkpoint, Run
-from flowroute.engine.step import Retry, Step, StepFailure, step, worker_step
+from flowroute.engine.step import Step, StepFailure, step, worker_step
 from flowroute.errors import FlowrouteError, LeaseLost, StepTimeout
 
 __version__ = "0.1.0"

@@ -1,7 +1,7 @@
 """Every exception of flowroute, in one tree.
 
-A message says what happened, to which run and step, and what to do next. The run and the step are also
-attributes, so that a program need not parse the sentence.
+A message says what happened, to which run and step, and what to do next. The run and the step are
+also attributes, so that a program need not parse the sentence.
 """
 
 from __future__ import annotations
@@ -18,9 +18,7 @@ class FlowrouteError(Exception):
         step: The step concerned, or None.
     """
 
-    def __init__(
-        self, message: str, *, run_id: str | None = None, step: str | None = None
-    ) -> None:
+    def __init__(self, message: str, *, run_id: str | None = None, step: str | None = None) -> None:
         super().__init__(message)
         self.run_id = run_id
         self.step = step
@@ -59,8 +57,8 @@ class TransitionError(FlowrouteError):
 class CommitRefused(FlowrouteError):
     """A step called ``commit()`` on the run's session.
 
-    The dispatcher commits a step's writes together with the checkpoint after it. A commit of the step's
-    own would part the two, and a crash between them would do the writes twice.
+    The dispatcher commits a step's writes together with the checkpoint after it. A commit of the
+    step's own would part the two, and a crash between them would do the writes twice.
     """
 
 
@@ -127,7 +125,7 @@ class CheckpointUnreadable(CodecError):
 
 
 class CheckpointTampered(CheckpointUnreadable):
-    """The signature of a checkpoint does not match its bytes, or its key is no longer configured."""
+    """A checkpoint's signature does not match its bytes, or its key is no longer configured."""
 
 
 class ForeignPython(CheckpointUnreadable):
@@ -139,7 +137,7 @@ class RowDeleted(CheckpointUnreadable):
 
 
 class TokenInvalid(FlowrouteError):
-    """A signed token was forged, altered, made for another purpose, or signed with a retired key."""
+    """A token was forged, altered, made for another purpose, or signed with a retired key."""
 
 
 # -- configuration ---------------------------------------------------------------------------------

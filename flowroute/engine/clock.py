@@ -17,8 +17,8 @@ class Instant(TypeDecorator[datetime]):
     """A timezone-aware UTC instant.
 
     ``timestamptz`` on PostgreSQL. On SQLite, which has no such type, text such as
-    ``2026-11-23 17:20:00.123``: it sorts and compares as an instant does, SQLite's own date functions take
-    it, and people can read it.
+    ``2026-11-23 17:20:00.123``: it sorts and compares as an instant does, SQLite's own date
+    functions take it, and people can read it.
     """
 
     impl = String(26)
@@ -50,7 +50,7 @@ class Instant(TypeDecorator[datetime]):
 
 
 class database_now(FunctionElement[datetime]):  # noqa: N801  # SQL functions are lower case
-    """The instant this statement runs, by the database's clock; not the start of its transaction."""
+    """The instant this statement runs by the database's clock, not that of its transaction."""
 
     type = Instant()
     inherit_cache = True
@@ -64,12 +64,12 @@ class later(FunctionElement[datetime]):  # noqa: N801
 
 
 @compiles(database_now)
-def _(element: database_now, compiler: SQLCompiler, **kw: Any) -> str:
+def _(_element: database_now, _compiler: SQLCompiler, **_: Any) -> str:
     return "clock_timestamp()"
 
 
 @compiles(database_now, "sqlite")
-def _(element: database_now, compiler: SQLCompiler, **kw: Any) -> str:
+def _(_element: database_now, _compiler: SQLCompiler, **_: Any) -> str:
     return "strftime('%Y-%m-%d %H:%M:%f', 'now')"
 
 
@@ -94,9 +94,8 @@ def _(element: later, compiler: SQLCompiler, **kw: Any) -> str:
 class Clock(Protocol):
     """Where statements take the present instant from."""
 
-    @property
-    def now(self) -> ColumnElement[datetime]:
-        """The present instant as an SQL expression."""
+    now: ColumnElement[datetime]
+    """The present instant as an SQL expression."""
 
 
 class DatabaseClock:

@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Callable, MutableMapping
+from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any
 
+from flowroute.engine.description import readable
 from flowroute.errors import ArgumentError
 
 if TYPE_CHECKING:
     from sqlalchemy.orm import Session
 
 logger = logging.getLogger("flowroute.step")
+
+current_run: ContextVar[RunContext | None] = ContextVar("flowroute_current_run", default=None)
+"""The run whose step is running here: for a framework's leaf, which renders templates in steps."""
 
 
 class StepLog(logging.LoggerAdapter[logging.Logger]):
@@ -23,7 +29,9 @@ class StepLog(logging.LoggerAdapter[logging.Logger]):
         """Put the run before the message."""
         fields = dict(self.extra or {})
         kwargs["extra"] = {**fields, **kwargs.get("extra", {})}
-        return f"[{fields['flow']}.{fields['step']} {fields['run_id']}] {msg}", kwargs
+        prefix = f"[{fields['flow']}.{fields['step']} {fields['run_id']}]"
+        # The message is a format: a flow may have any name.
+        return f"{prefix.replace('%', '%%')} {msg}", kwargs
 
 
 class RunContext:
@@ -66,7 +74,10 @@ class RunContext:
 
     @property
     def idempotency_key(self) -> str:
-        """The same on every attempt of this step in this run, and on no other: give it to other systems."""
+        """The same on every attempt of this step in this run, and on no other.
+
+        Give it to other systems, so that they see that an attempt repeats an earlier one.
+        """
         return f"{self.id}-{self.seq}"
 
     @property
@@ -78,15 +89,20 @@ class RunContext:
     def log(self) -> StepLog:
         """A logger whose lines name the run and the step."""
         if self._log is None:
-            fields = {"run_id": self.id, "flow": self.flow, "step": self.step, "attempt": self.attempt}
+            fields = {
+                "run_id": self.id,
+                "flow": self.flow,
+                "step": self.step,
+                "attempt": self.attempt,
+            }
             self._log = StepLog(logger, fields)
         return self._log
 
     def progress(self, done: float, total: float = 1.0, message: str = "") -> None:
         """Say how far the step is. Returns at once; people see it within a fraction of a second.
 
-        Progress is stored beside the run, outside the step's transaction, and reports that come faster than
-        they can be stored are merged: only the newest counts.
+        Progress is stored beside the run, outside the step's transaction, and reports that come
+        faster than they can be stored are merged: only the newest counts.
 
         Parameters:
             done: How much is done, from 0 to `total`.
@@ -97,8 +113,17 @@ class RunContext:
             ArgumentError: The numbers make no sense.
 
         Example:
-            >>> self.run.progress(3, 10, "resizing")            # doctest: +SKIP
+            >>> self.run.progress(3, 10, "resizing")  # doctest: +SKIP
         """
-        if total <= 0 or not 0 <= done <= total:
-            raise ArgumentError(f"progress({done}, {total}): give 0 ≤ done ≤ total, and total above 0.")
-        self._report({"done": done, "total": total, "message": message})
+        if total <= 0 or not 0 <= done <= total < math.inf:
+            raise ArgumentError(
+                f"progress({done}, {total}): give 0 ≤ done ≤ total, and total above 0."
+            )
+        # Other numbers and texts, such as Decimal or a lazy translation, are not JSON.
+        self._report(
+            {"done": _plain(done), "total": _plain(total), "message": readable(str(message))}
+        )
+
+
+def _plain(number: float) -> float:
+    return int(number) if isinstance(number, int) else float(number)

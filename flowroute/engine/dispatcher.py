@@ -1,8 +1,8 @@
 """The loop that runs steps and stores continuations.
 
-One *turn* is one go at a run: from its claim to where it suspends, ends or is lost. Each round of a turn is
-a short pipeline: call the step at the bookmark, look at what it returned, store that as the next checkpoint
-together with the step's writes, and tell whoever has to know.
+One *turn* is one go at a run: from its claim to where it suspends, ends or is lost. Each round of a
+turn is a short pipeline: call the step at the bookmark, look at what it returned, store that as the
+next checkpoint together with the step's writes, and tell whoever has to know.
 """
 
 from __future__ import annotations
@@ -12,20 +12,18 @@ import random
 import time
 from typing import Any, cast
 
-from sqlalchemy.exc import DBAPIError
-
 from flowroute.engine import schema
-from flowroute.engine.context import RunContext
-from flowroute.engine.continuation import Continuation
+from flowroute.engine.context import RunContext, current_run
+from flowroute.engine.continuation import Continuation, is_continuation
 from flowroute.engine.database import Database, is_transient
 from flowroute.engine.failure import Failures, failure_of
 from flowroute.engine.flow import Flow, definition_of
 from flowroute.engine.heartbeat import Heartbeat, Pulse
 from flowroute.engine.identity import new_run_id, process_name
 from flowroute.engine.messenger import Messenger
-from flowroute.engine.ports import Hint, Move
+from flowroute.engine.ports import Move
 from flowroute.engine.step import Place, Step, StepFailure
-from flowroute.engine.store import RunRecord, Store, Target, guard_of
+from flowroute.engine.store import Bookmark, RunRecord, Store, Target, guard_of
 from flowroute.engine.transition import Transitions, startable
 from flowroute.engine.turn import ADVANCED, NOTHING, SCRIPT, Caller, Outcome, Turn
 from flowroute.engine.work import Work
@@ -72,12 +70,25 @@ class Dispatcher:
         self._failures = Failures(store, database, transitions, messenger)
         self.heartbeat = Heartbeat(store, database, lease_seconds, self._progressed)
 
-    # -- what others ask for ----------------------------------------------------------------------------
+    # -- what others ask for -----------------------------------------------------------------------
 
     def start(
-        self, continuation: Continuation[Any], caller: Caller, *, key: str | None, owner: str | None
+        self,
+        continuation: Continuation[Any],
+        caller: Caller,
+        *,
+        key: str | None,
+        owner: str | None,
+        instead_of: str | None = None,
     ) -> str:
         """Store a new run, and advance it as far as `caller` can.
+
+        Parameters:
+            continuation: A start step, called.
+            caller: Who starts it, and what may run there.
+            key: What at most one run of the flow holds.
+            owner: Who starts it, as the application names people.
+            instead_of: The run that gives up the key to this one, by the same commit.
 
         Returns:
             The run's id; the id of the run that holds `key`, if there is one.
@@ -92,20 +103,24 @@ class Dispatcher:
         with Work(self._database) as work:
             target = self._transitions.target(continuation)
             new = self._transitions.checkpoint(work, turn, continuation, seq=0)
-            with work.transaction() as connection:
-                stored = self._store.insert_run(
-                    connection,
-                    run_id=turn.run_id,
-                    flow=definition.name,
-                    flow_version=definition.version,
-                    key=key,
-                    owner=owner,
-                    step=step.name,
-                    target=target,
-                )
-                if stored:
+            try:
+                with self._failures.certain(turn, 0), work.transaction() as connection:
+                    if instead_of is not None:
+                        self._store.release_key(connection, instead_of)
+                    stored = self._store.insert_run(
+                        connection,
+                        run_id=turn.run_id,
+                        flow=definition.name,
+                        flow_version=definition.version,
+                        key=key,
+                        owner=owner,
+                        step=step.name,
+                        target=target,
+                    )
+                    if not stored:
+                        raise _KeyHeld  # and roll back: the session's writes belong to this start
                     self._store.insert_checkpoint(connection, turn.run_id, 0, 1, new)
-            if not stored:
+            except _KeyHeld:
                 return self._holder_of(definition.name, cast("str", key))
             turn.state = target.state
             self._tell(turn, definition.name, continuation, target)
@@ -113,13 +128,21 @@ class Dispatcher:
                 self._drive(work, turn, flow, step, continuation.arguments)
         return turn.run_id
 
-    def advance(self, run_id: str, caller: Caller, *, seq: int | None = None) -> Outcome:
+    def advance(
+        self,
+        run_id: str,
+        caller: Caller,
+        *,
+        seq: int | None = None,
+        bookmark: Bookmark | None = None,
+    ) -> Outcome:
         """Claim a run at its bookmark and advance it as far as `caller` can.
 
         Parameters:
             run_id: The run.
             caller: Who asks, and what may run there.
             seq: Only if the bookmark is this checkpoint; None: whichever it is.
+            bookmark: The run's, if it was read a moment ago.
 
         Returns:
             Whether anything was there to do, and what a page answered.
@@ -128,21 +151,22 @@ class Dispatcher:
             RunNotFound: There is no such run.
         """
         with Work(self._database) as work:
-            with work.reading() as connection:
-                bookmark = self._store.bookmark(connection, run_id)
+            if bookmark is None:
+                with work.reading() as connection:
+                    bookmark = self._store.bookmark(connection, run_id)
             if bookmark is None:
                 raise RunNotFound(f"There is no run {run_id!r}.", run_id=run_id)
             record = bookmark.record
-            if (seq is not None and seq != record.seq) or not _wants(record, caller):
-                return NOTHING
+            if (seq is not None and seq != record.seq) or not caller.wants(record):
+                return Outcome(advanced=False, bookmark=bookmark)
             try:
                 flow, step, arguments = self._transitions.load(work, bookmark)
             except (CheckpointUnreadable, ArgumentError) as error:
                 work.rollback()
-                self._failures.block(record, error)
+                self._failures.block(guard_of(record), record.step, record.attempt, error)
                 return NOTHING
-            if record.state == schema.DONE:
-                return self._render(work, record, flow, step, arguments)
+            if step.final:
+                return self._end(work, record, caller, flow, step, arguments)
             if step.place not in caller.places:
                 return self._park(record, step)
             turn = self._claim(work, record, step, caller)
@@ -160,13 +184,11 @@ class Dispatcher:
             failure: Why.
             crashed: The process died, or stalled past its lease.
         """
-        turn = Turn(
-            SCRIPT, record.id, record.key, record.seq, record.epoch, record.attempt, record.state
-        )
+        turn = Turn.at(record, SCRIPT, attempt=record.attempt)
         with Work(self._database) as work:
             self._failures.settle(work, turn, record.flow, failure, crashed=crashed)
 
-    # -- a turn -----------------------------------------------------------------------------------------
+    # -- a turn ------------------------------------------------------------------------------------
 
     def _drive(
         self, work: Work, turn: Turn, flow: Flow, step: Step[Any, Any], arguments: dict[str, Any]
@@ -174,10 +196,12 @@ class Dispatcher:
         name = definition_of(type(flow)).name
         while True:
             try:
+                if turn.transient:
+                    flow, step, arguments = self._failures.reload(work, turn)
                 began = time.perf_counter()
                 returned = self._call(work, turn, flow, step, arguments)
                 duration = time.perf_counter() - began
-                if step.place is Place.REQUEST and not isinstance(returned, Continuation):
+                if step.place is Place.REQUEST and not is_continuation(returned):
                     self._stay(work, turn)
                     return Outcome(advanced=False, answered=True, answer=returned)
                 onward = self._transitions.check(turn, flow, step, returned)
@@ -185,13 +209,15 @@ class Dispatcher:
             except LeaseLost:
                 work.rollback()
                 logger.info(
-                    "run %s: another process owns the run now; step %s undone", turn.run_id, step.name
+                    "run %s: another process owns the run now; step %s undone",
+                    turn.run_id,
+                    step.name,
                 )
                 return NOTHING
-            except (Exception, StepTimeout) as error:  # noqa: BLE001  # whatever a step raises is recorded
+            except (Exception, StepTimeout) as error:  # whatever a step raises is recorded
                 work.rollback()
                 if is_transient(error) and turn.transient < TRANSIENT_TRIES:
-                    flow, step, arguments = self._again(work, turn, error)
+                    _pause(turn, error)
                     continue
                 if step.place is Place.REQUEST:
                     self._stay(work, turn)
@@ -199,13 +225,18 @@ class Dispatcher:
                 return self._failed(work, turn, name, step, error)
             except BaseException:  # the process is asked to end: let another go on at once
                 work.rollback()
-                self._failures.release(turn)
+                if turn.state == schema.RUNNING:
+                    self._failures.release(turn)
                 raise
             turn.seq, turn.attempt, turn.transient, turn.state = turn.seq + 1, 1, 0, target.state
             self._tell(turn, name, onward, target)
             if target.state != schema.RUNNING:
                 return ADVANCED
-            flow, step, arguments = onward.flow or flow, cast("Step[Any, Any]", onward.step), onward.arguments
+            flow, step, arguments = (
+                onward.flow or flow,
+                cast("Step[Any, Any]", onward.step),
+                onward.arguments,
+            )
 
     def _call(
         self, work: Work, turn: Turn, flow: Flow, step: Step[Any, Any], arguments: dict[str, Any]
@@ -213,23 +244,26 @@ class Dispatcher:
         title = f"{step.flow_name}.{step.name}"
         with (
             self.heartbeat.watch(
-                turn.run_id, turn.seq, turn.epoch, step.name, timeout_seconds=step.timeout_seconds
+                turn.guard, step.name, timeout_seconds=step.timeout_seconds
             ) as pulse,
             work.step(title, commits=step.commits),
         ):
-            flow.__dict__["__run__"] = RunContext(
+            context = RunContext(
                 run_id=turn.run_id,
                 key=turn.key,
-                flow=step.flow_name,
+                flow=definition_of(type(flow)).name,
                 step=step.name,
                 seq=turn.seq,
                 attempt=turn.attempt,
                 open_session=work.session,
                 report=lambda progress: self.heartbeat.report(pulse, progress),
             )
+            flow.__dict__["__run__"] = context
+            current = current_run.set(context)
             try:
                 return step.signature.call(step.function, flow, arguments)
             finally:
+                current_run.reset(current)
                 flow.__dict__.pop("__run__", None)
 
     def _store_advance(
@@ -237,44 +271,26 @@ class Dispatcher:
     ) -> Target:
         target = self._transitions.target(onward)
         new = self._transitions.checkpoint(work, turn, onward, seq=turn.seq + 1, duration=duration)
-        try:
-            with work.transaction() as connection:
-                if not self._store.advance(connection, turn.guard, new, target):
-                    raise LeaseLost
-        except DBAPIError:
-            # A COMMIT may have happened although it reported an error: the checkpoint tells.
-            if not self._stored(turn):
-                raise
-            logger.warning(
-                "run %s: COMMIT of checkpoint %s reported an error, but happened", turn.run_id, turn.seq + 1
-            )
+        with self._failures.certain(turn, turn.seq + 1), work.transaction() as connection:
+            if not self._store.advance(connection, turn.guard, new, target):
+                raise LeaseLost
         return target
 
-    def _stored(self, turn: Turn) -> bool:
-        with self._database.engine.connect() as connection:
-            epoch = self._store.checkpoint_epoch(connection, turn.run_id, turn.seq + 1)
-        return epoch == turn.epoch
-
     def _tell(self, turn: Turn, flow: str, onward: Continuation[Any], target: Target) -> None:
-        step = onward.step
-        if target.waiting_for == schema.FOR_WORKER and step is not None:
-            self._messenger.submit(Hint(turn.run_id, turn.seq, 0, step.timeout_seconds, flow, step.name))
-        name = None if step is None else step.name
-        self._messenger.announce(Move(turn.run_id, turn.seq, target.state, target.waiting_for, name, None))
+        self._messenger.tell(turn.run_id, turn.seq, flow, onward.step, target)
 
     def _progressed(self, pulse: Pulse, progress: dict[str, Any]) -> None:
-        self._messenger.announce(Move(pulse.run_id, pulse.seq, schema.RUNNING, None, pulse.step, progress))
+        run_id, seq = pulse.guard.run_id, pulse.guard.seq
+        self._messenger.announce(Move(run_id, seq, schema.RUNNING, None, pulse.step, progress))
 
-    # -- the beginning of a turn ------------------------------------------------------------------------
+    # -- the beginning of a turn -------------------------------------------------------------------
 
     def _claim(
         self, work: Work, record: RunRecord, step: Step[Any, Any], caller: Caller
     ) -> Turn | None:
         if step.place is Place.REQUEST and not caller.submits:
             # Whoever only looks at a page takes no lease: two tabs may look at once.
-            return Turn(
-                caller, record.id, record.key, record.seq, record.epoch, 1, schema.WAITING
-            )
+            return Turn.at(record, caller, attempt=1)
         with work.transaction() as connection:
             claimed = self._store.claim(
                 connection,
@@ -285,9 +301,8 @@ class Dispatcher:
             )
         if not claimed:
             return None
-        turn = Turn(
-            caller, record.id, record.key, record.seq, record.epoch + 1, record.attempt + 1, schema.RUNNING
-        )
+        turn = Turn.at(record, caller, attempt=record.attempt + 1)
+        turn.epoch, turn.state = record.epoch + 1, schema.RUNNING
         self._messenger.announce(Move(record.id, record.seq, schema.RUNNING, None, step.name, None))
         return turn
 
@@ -298,54 +313,58 @@ class Dispatcher:
         if step.place is Place.EXECUTOR:
             self._messenger.hint(record, step)
             return NOTHING
-        target = Target(schema.DONE) if step.final else Target(schema.WAITING, schema.FOR_PAGE)
-        self._failures.change(record, target)
+        page = Target(schema.WAITING, schema.FOR_PAGE)
+        self._failures.change(guard_of(record), record.step, page)
         return NOTHING
 
-    def _render(
+    def _end(
         self,
         work: Work,
         record: RunRecord,
+        caller: Caller,
         flow: Flow,
         step: Step[Any, Any],
         arguments: dict[str, Any],
     ) -> Outcome:
-        turn = Turn(SCRIPT, record.id, record.key, record.seq, record.epoch, 1, schema.DONE)
+        """A run is at its final page: getting there ends it, and a request shows the page."""
+        if record.state != schema.DONE:  # it waited before the page, or the page was gone
+            self._failures.change(guard_of(record), record.step, Target(schema.DONE))
+        if Place.REQUEST not in caller.places or caller.submits:
+            return NOTHING
+        turn = Turn.at(record, caller, attempt=1)
+        turn.state = schema.DONE
         try:
             returned = self._call(work, turn, flow, step, arguments)
         finally:
             work.rollback()  # the run has ended: there is no checkpoint for a write to commit with
-        if isinstance(returned, Continuation):
+        if is_continuation(returned):
             raise TransitionError(
-                f"The final page {step.flow_name}.{step.name} returned a continuation, but run {record.id} has ended "
-                "with it: leave out final=True, or answer with a response.",
+                f"The final page {step.flow_name}.{step.name} returned a continuation, but run "
+                f"{record.id} has ended with it: leave out final=True, or answer with a response.",
                 run_id=record.id,
                 step=step.name,
             )
-        return Outcome(advanced=False, answered=True, answer=returned)
+        return Outcome(advanced=False, answered=True, answer=returned, ended=True)
 
-    # -- the end of an attempt that did not succeed -------------------------------------------------------
+    # -- the end of an attempt that did not succeed ------------------------------------------------
 
     def _stay(self, work: Work, turn: Turn) -> None:
-        """A page answered and stays. Its writes are undone: they commit with a checkpoint or not at all."""
+        """A page answered and stays: its writes are undone, as there is no checkpoint for them."""
         work.rollback()
         if turn.state == schema.RUNNING:
             self._failures.release(turn, Target(schema.WAITING, schema.FOR_PAGE))
-
-    def _again(
-        self, work: Work, turn: Turn, error: BaseException
-    ) -> tuple[Flow, Step[Any, Any], dict[str, Any]]:
-        turn.transient += 1
-        logger.info("run %s: the database asked for another try: %s", turn.run_id, error)
-        time.sleep(random.uniform(0.01, 0.05) * 2**turn.transient)  # noqa: S311  # jitter
-        return self._failures.reload(work, turn)
 
     def _failed(
         self, work: Work, turn: Turn, flow: str, step: Step[Any, Any], error: BaseException
     ) -> Outcome:
         failure = failure_of(error, step, turn.attempt)
         logger.error(
-            "run %s: attempt %s of %s.%s failed", turn.run_id, turn.attempt, flow, step.name, exc_info=error
+            "run %s: attempt %s of %s.%s failed",
+            turn.run_id,
+            turn.attempt,
+            flow,
+            step.name,
+            exc_info=error,
         )
         self._failures.settle(work, turn, flow, failure, crashed=False)
         return ADVANCED
@@ -355,19 +374,18 @@ class Dispatcher:
             record = self._store.find(connection, flow, key)
         if record is None:
             raise RunNotFound(
-                f"The run that held the key {key!r} of {flow} let go of it at this moment: start again."
+                f"The run that held the key {key!r} of {flow} let go of it at this moment: start "
+                "again."
             )
         return record.id
 
 
-def _wants(record: RunRecord, caller: Caller) -> bool:
-    """Whether this caller can do anything with a run in this state."""
-    if record.state in (schema.READY, schema.BLOCKED):
-        return True
-    if record.state == schema.DONE:
-        return record.step is not None and Place.REQUEST in caller.places
-    if record.state != schema.WAITING:
-        return False
-    if record.waiting_for == schema.FOR_WORKER:
-        return Place.EXECUTOR in caller.places
-    return record.waiting_for == schema.FOR_PAGE and Place.REQUEST in caller.places
+def _pause(turn: Turn, error: BaseException) -> None:
+    """Wait a little before an attempt is begun anew."""
+    turn.transient += 1
+    logger.info("run %s: the database asked for another try: %s", turn.run_id, error)
+    time.sleep(random.uniform(0.01, 0.05) * 2**turn.transient)  # noqa: S311  # jitter
+
+
+class _KeyHeld(Exception):  # noqa: N818
+    """Another run holds the key; never leaves this module."""

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import os
+import reprlib
 import weakref
 from collections.abc import Callable, Iterable, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, nullcontext, suppress
+from dataclasses import replace
 from datetime import timedelta
 from types import TracebackType
-from typing import Any, TypeVar
-
-from typing_extensions import Self
+from typing import Any, Self, TypeVar
 
 from flowroute.engine import schema
 from flowroute.engine.clock import Clock
@@ -27,10 +27,19 @@ from flowroute.engine.ports import Executor, Move, Notifier, Silence
 from flowroute.engine.recovery import Recovered, Recovery
 from flowroute.engine.run import Bell, Checkpoint, Run
 from flowroute.engine.step import END, Place
-from flowroute.engine.store import FIRST_HINT_SECONDS, RunRecord, Store, Target, guard_of
-from flowroute.engine.transition import Transitions
+from flowroute.engine.store import (
+    FIRST_HINT_SECONDS,
+    Bookmark,
+    RunRecord,
+    Store,
+    Target,
+    guard_of,
+)
+from flowroute.engine.transition import Transitions, startable
 from flowroute.engine.turn import SCRIPT, Caller, Outcome
+from flowroute.engine.work import Work
 from flowroute.errors import (
+    ArgumentError,
     ConfigurationError,
     RunFailed,
     RunNotFinished,
@@ -47,15 +56,16 @@ class Engine:
     """Starts, advances, recovers and looks up the runs in one database.
 
     Parameters:
-        database: A URL, an SQLAlchemy engine, a `sessionmaker`, or a `scoped_session`, whose transactions the
-            steps then share.
-        executor: Where worker steps run: ``"thread"`` (threads of this process), ``"inline"`` (at once, in the
-            caller), or an executor such as `flowroute.rq.RQExecutor`.
+        database: A URL, an SQLAlchemy engine, a `sessionmaker`, or a `scoped_session`, whose
+            transactions the steps then share.
+        executor: Where worker steps run: ``"thread"`` (threads of this process), ``"inline"`` (at
+            once, in the caller), or an executor such as `flowroute.rq.RQExecutor`.
         notifier: Told of each move, after its commit.
         secret_keys: Keys that checkpoints are signed with, newest first; older ones still verify.
-        lease_seconds: How long a run belongs to a process that gives no sign of life, in seconds. A crashed
-            process's run goes on within this time and a few seconds more.
-        scope: A context entered around the work of executors and of recovery, such as ``app.app_context``.
+        lease_seconds: How long a run belongs to a process that gives no sign of life, in seconds. A
+            crashed process's run goes on within this time and a few seconds more.
+        scope: A context entered around the work of executors and of recovery, such as
+            ``app.app_context``.
         retention: How long finished runs are kept; None: for ever.
         max_checkpoint_bytes: Largest checkpoint that is stored, in bytes.
         clock: The clock of leases and timers; default the database's.
@@ -64,7 +74,7 @@ class Engine:
         ConfigurationError: A part can not work, such as no secret key or SQLite in memory.
 
     Example:
-        >>> with Engine("sqlite:///flows.db", secret_keys=["…"]) as engine:     # doctest: +SKIP
+        >>> with Engine("sqlite:///flows.db", secret_keys=["…"]) as engine:  # doctest: +SKIP
         ...     engine.create_all()
         ...     run = engine.start(Checkout(customer_id=7).reserve(cart), key="cart-42")
         ...     run.wait(timeout_seconds=30)
@@ -84,7 +94,9 @@ class Engine:
         clock: Clock | None = None,
     ) -> None:
         if lease_seconds <= 0:
-            raise ConfigurationError(f"lease_seconds={lease_seconds}: a lease lasts longer than nothing.")
+            raise ConfigurationError(
+                f"lease_seconds={lease_seconds}: a lease lasts longer than nothing."
+            )
         self.codec = Codec(secret_keys, max_bytes=max_checkpoint_bytes)
         self.database = Database(database)
         self.executor = _executor(executor)
@@ -96,21 +108,20 @@ class Engine:
         self._store = Store(clock)
         messenger = Messenger(self.executor, _RingingNotifier(self.bell, self._notifier))
         self._messenger = messenger
+        self._transitions = Transitions(self.codec, lease_seconds)
         self.dispatcher = Dispatcher(
             store=self._store,
             database=self.database,
-            transitions=Transitions(self.codec, lease_seconds),
+            transitions=self._transitions,
             messenger=messenger,
             lease_seconds=lease_seconds,
         )
-        self._recovery = Recovery(
-            self._store, self.database, self.dispatcher, messenger, retention
-        )
+        self._recovery = Recovery(self._store, self.database, self.dispatcher, messenger, retention)
         self._executes = Caller(self.executor.name, frozenset({Place.ANYWHERE, Place.EXECUTOR}))
         self.executor.attach(self)
         _engines.add(self)
 
-    # -- runs -------------------------------------------------------------------------------------------
+    # -- runs --------------------------------------------------------------------------------------
 
     def start(
         self,
@@ -119,31 +130,40 @@ class Engine:
         key: str | None = None,
         owner: str | None = None,
         caller: Caller = SCRIPT,
+        instead_of: str | None = None,
     ) -> Run[T]:
         """Start a run, and advance it here as far as its steps allow.
 
         Parameters:
             continuation: A start step, called: ``Checkout(customer_id=7).reserve(cart)``.
-            key: Makes the start idempotent: while a run of this flow holds the key, that run is returned and
-                nothing is started, however many ask at the same time.
+            key: Makes the start idempotent: while a run of this flow holds the key, that run is
+                returned and nothing is started, however many ask at the same time.
             owner: Who starts it, as the application names people.
             caller: Where this is called from; leave it to the frameworks' leaves.
+            instead_of: The id of a finished run that gives up the key to this one.
 
         Returns:
             The run. A step that raised has made it fail; see `Run.state` and `Run.error`.
 
         Raises:
             TransitionError: The flow can not start with this step.
+            ArgumentError: `key` or `owner` is empty or too long.
             UnstorableValue: An argument can not be part of a checkpoint; nothing was stored.
             TablesMissing: The tables do not exist.
         """
+        flow, _ = startable(continuation)
+        _check_text("key", key, shortest=1)
+        _check_text("owner", owner)
         self.check_tables()
         self.executor.start()
-        if key is not None and continuation.flow is not None:
-            held = self._find(definition_of(type(continuation.flow)).name, key)
-            if held is not None:
+        if key is not None:
+            held = self._find(definition_of(type(flow)).name, key)
+            if held is not None and held.id != instead_of:
                 return Run(self, held.id)
-        return Run(self, self.dispatcher.start(continuation, caller, key=key, owner=owner))
+        run_id = self.dispatcher.start(
+            continuation, caller, key=key, owner=owner, instead_of=instead_of
+        )
+        return Run(self, run_id)
 
     def get(self, run_id: str) -> Run[Any]:
         """The run with this id.
@@ -178,7 +198,9 @@ class Engine:
         Raises:
             RunStateError: There is no such state.
         """
-        return [Run(self, r.id) for r in self.records(flow=flow, state=state, owner=owner, limit=limit)]
+        return [
+            Run(self, r.id) for r in self.records(flow=flow, state=state, owner=owner, limit=limit)
+        ]
 
     def records(
         self,
@@ -194,7 +216,8 @@ class Engine:
         for each in states:
             if each not in schema.STATES:
                 raise RunStateError(
-                    f"There is no state {each!r}: a run is {', '.join(schema.STATES[:-1])} or {schema.STATES[-1]}."
+                    f"There is no state {each!r}: a run is {', '.join(schema.STATES[:-1])} or "
+                    f"{schema.STATES[-1]}."
                 )
         name = flow if isinstance(flow, str) or flow is None else definition_of(flow).name
         with self.database.engine.connect() as connection:
@@ -212,7 +235,7 @@ class Engine:
         with self._scope():
             return self._recovery.recover()
 
-    # -- what executors and leaves call -----------------------------------------------------------------
+    # -- what executors and leaves call ------------------------------------------------------------
 
     def advance(self, run_id: str, seq: int) -> bool:
         """What an executor does with a hint: claim the run at checkpoint `seq`, and advance it.
@@ -226,24 +249,71 @@ class Engine:
             except RunNotFound:
                 return False  # deleted since the hint was given
 
-    def visit(self, run_id: str, caller: Caller, *, seq: int | None = None) -> Outcome:
+    def visit(self, run: str | Bookmark, caller: Caller, *, seq: int | None = None) -> Outcome:
         """What a request does with a run: heal it if need be, and advance or show it.
 
+        A run that only waits, or has ended with a result, is read by one statement.
+
         Parameters:
-            run_id: The run.
+            run: Its id, or its bookmark as it was just read.
             caller: `flowroute.engine.turn.REQUEST` to look, `SUBMIT` to bring an answer.
             seq: Only if the bookmark is this checkpoint.
 
         Returns:
-            What a page answered, if the run is at one.
+            What a page answered, if the run is at one; and the bookmark, unless the run moved.
 
         Raises:
             RunNotFound: There is no such run.
         """
-        self._recovery.heal(self.read(run_id))
-        return self.dispatcher.advance(run_id, caller, seq=seq)
+        bookmark = self.bookmark(run) if isinstance(run, str) else run
+        run_id = bookmark.record.id
+        if self._recovery.heal(bookmark.record):
+            bookmark = self.bookmark(run_id)
+        outcome = self.dispatcher.advance(run_id, caller, seq=seq, bookmark=bookmark)
+        return replace(outcome, bookmark=bookmark) if outcome.answered else outcome
 
-    # -- what a Run asks --------------------------------------------------------------------------------
+    def bookmark(self, run_id: str) -> Bookmark:
+        """The row of a run with the payload of its newest checkpoint, by one statement.
+
+        Raises:
+            RunNotFound: There is no such run.
+        """
+        self.check_tables()
+        bookmark = None
+        if is_run_id(run_id):
+            with Work(self.database) as work, work.reading() as connection:
+                bookmark = self._store.bookmark(connection, run_id)
+        if bookmark is None:
+            raise _not_found(run_id)
+        return bookmark
+
+    def held_bookmark(self, continuation: Continuation[Any], key: str) -> Bookmark | None:
+        """As `bookmark`, of the run that a start with this key would find; None: it would start.
+
+        Raises:
+            TransitionError: The flow can not start with this step.
+            ArgumentError: `key` is empty or too long.
+        """
+        flow, _ = startable(continuation)
+        _check_text("key", key, shortest=1)
+        self.check_tables()
+        with Work(self.database) as work, work.reading() as connection:
+            return self._store.held_bookmark(connection, definition_of(type(flow)).name, key)
+
+    def flow_of(self, bookmark: Bookmark) -> Flow:
+        """The flow of a run with its state, also at the end of the run.
+
+        Parameters:
+            bookmark: As it was just read.
+
+        Raises:
+            CheckpointUnreadable: The deployed code can not read it.
+            ArgumentError: The state no longer fits.
+        """
+        with Work(self.database) as work:
+            return self._transitions.flow_at(work, bookmark)
+
+    # -- what a Run asks ---------------------------------------------------------------------------
 
     def read(self, run_id: str) -> RunRecord:
         """The row of a run.
@@ -257,40 +327,43 @@ class Engine:
             with self.database.engine.connect() as connection:
                 record = self._store.read(connection, run_id)
         if record is None:
-            raise RunNotFound(f"There is no run {run_id!r}.", run_id=run_id)
+            raise _not_found(run_id)
         return record
 
-    def result_of(self, run_id: str) -> Any:
-        """See `Run.result`."""
-        with self.database.engine.connect() as connection:
-            bookmark = self._store.bookmark(connection, run_id)
-        if bookmark is None:
-            raise RunNotFound(f"There is no run {run_id!r}.", run_id=run_id)
+    def result_of(self, run: str | Bookmark) -> Any:
+        """See `Run.result`.
+
+        Parameters:
+            run: Its id, or its bookmark as it was just read.
+        """
+        bookmark = self.bookmark(run) if isinstance(run, str) else run
         record = bookmark.record
+        run_id = record.id
         if record.state == schema.FAILED:
             error = record.error or {}
             raise RunFailed(
-                f"Run {run_id} of {record.flow} failed at step {record.step}, attempt {record.attempt}: "
-                f"{error.get('type')}: {error.get('message')} Mend the cause and call run.retry().",
+                f"Run {run_id} of {record.flow} failed at step {record.step}, attempt "
+                f"{record.attempt}: {error.get('type')}: {error.get('message')} Mend the cause and "
+                "call run.retry().",
                 run_id=run_id,
                 step=record.step,
             )
         if record.state != schema.DONE:
             raise RunNotFinished(
-                f"Run {run_id} of {record.flow} has no result: it is {record.state} at step {record.step}. Wait "
-                "for it with run.wait(timeout_seconds=…).",
+                f"Run {run_id} of {record.flow} has no result: it is {record.state} at step "
+                f"{record.step}. Wait for it with run.wait(timeout_seconds=…).",
                 run_id=run_id,
                 step=record.step,
             )
         if record.step is not None:
             return None  # ended at a final page
-        with self.database.open_session() as session:
+        with Work(self.database) as work:
             _, _, arguments = self.codec.decode(
                 bookmark.payload,
                 run_id=run_id,
                 seq=record.seq,
                 python=bookmark.python,
-                session=lambda: session,
+                session=work.session,
             )
         return arguments["result"]
 
@@ -306,7 +379,9 @@ class Engine:
                 row.step,
                 row.arguments or {},
                 row.created_at,
-                None if after is None or after.duration is None else timedelta(seconds=after.duration),
+                None
+                if after is None or after.duration is None
+                else timedelta(seconds=after.duration),
                 None if after is None else after.attempt,
                 None if after is None else after.executor,
             )
@@ -344,16 +419,15 @@ class Engine:
         with self.database.engine.begin() as connection:
             self._store.release_key(connection, run_id)
         if not self.read(run_id).finished:
-            try:
+            with suppress(RunStateError):  # it finished just now, which is as good
                 self.cancel(run_id)
-            except RunStateError:
-                pass  # it finished just now, which is as good
 
-    # -- tables, start and end --------------------------------------------------------------------------
+    # -- tables, start and end ---------------------------------------------------------------------
 
     def create_all(self) -> None:
         """Create the tables that do not exist yet."""
         schema.metadata.create_all(self.database.engine)
+        self.check_tables()
 
     def check_tables(self) -> None:
         """Make sure, once, that the tables are there and of this version.
@@ -363,8 +437,13 @@ class Engine:
         """
         if self._checked:
             return
+        with Work(self.database) as work:
+            with work.reading() as connection:
+                self._checked = self._store.check_tables(connection)
+            if self._checked or work.has_begun:
+                return  # on SQLite a second writer would wait for this very thread: another time
         with self.database.engine.begin() as connection:
-            self._store.check_tables(connection)
+            self._store.record_version(connection)
         self._checked = True
 
     def close(self) -> None:
@@ -388,10 +467,11 @@ class Engine:
         """In a forked child: forget the parent's connections and threads."""
         self.database.forget_connections()
         self.dispatcher.heartbeat.reset()
+        self.bell.reset()
         if isinstance(self.executor, ThreadExecutor):
             self.executor.reset()
 
-    # -- inside -----------------------------------------------------------------------------------------
+    # -- inside ------------------------------------------------------------------------------------
 
     def _find(self, flow: str, key: str) -> RunRecord | None:
         with self.database.engine.connect() as connection:
@@ -418,6 +498,10 @@ class Engine:
         return record
 
 
+def _not_found(run_id: str) -> RunNotFound:
+    return RunNotFound(f"There is no run {run_id!r}.", run_id=run_id)
+
+
 class _RingingNotifier:
     """Rings the bell of this process, then tells the notifier."""
 
@@ -430,6 +514,20 @@ class _RingingNotifier:
         self._notifier.moved(move)
 
 
+def _check_text(name: str, text: object, *, shortest: int = 0) -> None:
+    if text is None:
+        return
+    if (
+        not isinstance(text, str)
+        or not shortest <= len(text) <= schema.TEXT_LENGTH
+        or "\x00" in text
+    ):
+        raise ArgumentError(
+            f"start({name}={reprlib.repr(text)}): give a text of {shortest} to {schema.TEXT_LENGTH} "
+            "characters, without U+0000; of a longer one, its hash."
+        )
+
+
 def _executor(executor: str | Executor) -> Executor:
     if not isinstance(executor, str):
         return executor
@@ -438,7 +536,8 @@ def _executor(executor: str | Executor) -> Executor:
     if executor == "inline":
         return InlineExecutor()
     raise ConfigurationError(
-        f"There is no executor called {executor!r}: give 'thread', 'inline', or an executor such as RQExecutor(redis_url)."
+        f"There is no executor called {executor!r}: give 'thread', 'inline', or an executor such "
+        "as RQExecutor(redis_url)."
     )
 
 

@@ -1,11 +1,15 @@
-"""Attempts that did not succeed: tried again, handed to the `on_error=` step, or the end of the run."""
+"""Attempts that failed: tried again, handed to the `on_error=` step, or the end of the run."""
 
 from __future__ import annotations
 
 import logging
 import traceback
+from collections.abc import Generator
+from contextlib import contextmanager
 from dataclasses import asdict
 from typing import Any
+
+from sqlalchemy.exc import DBAPIError
 
 from flowroute.engine import schema
 from flowroute.engine.continuation import Continuation
@@ -17,7 +21,8 @@ from flowroute.engine.step import END, Step, StepFailure
 from flowroute.engine.store import (
     BLOCKED_SECONDS,
     FIRST_HINT_SECONDS,
-    RunRecord,
+    Bookmark,
+    Guard,
     Store,
     Target,
     guard_of,
@@ -28,12 +33,16 @@ from flowroute.engine.work import Work
 from flowroute.errors import (
     ArgumentError,
     CheckpointUnreadable,
+    CodecError,
     FlowrouteError,
     LeaseLost,
     StepTimeout,
 )
 
 logger = logging.getLogger("flowroute.failure")
+
+MESSAGE_LIMIT = 2_000
+"""Longest message kept with a failure, in characters."""
 
 TRACEBACK_LIMIT = 8_000
 """Longest traceback kept with a failure, in characters; its end is what counts."""
@@ -60,25 +69,26 @@ class Failures:
     def settle(
         self, work: Work, turn: Turn, flow: str, failure: StepFailure, *, crashed: bool
     ) -> None:
-        """Record a failed attempt: retry after a backoff, or go to the `on_error=` step, or fail."""
+        """Record a failed attempt: retry after a backoff, go to the `on_error=` step, or fail."""
         step = step_or_none(flow, failure.step)
         error = asdict(failure)
-        if step is not None and step.may_retry(turn.attempt, crashed=crashed):
-            wait = 0.0 if crashed else step.backoff_seconds(turn.attempt)
+        # A step that this process does not know is left to one that does, or blocks when it is claimed.
+        if step is None or step.may_retry(turn.attempt, crashed=crashed):
+            wait = 0.0 if crashed or step is None else step.backoff_seconds(turn.attempt)
             target = Target(
-                schema.WAITING, schema.FOR_TIMER, attempt=turn.attempt, wake_seconds=wait, error=error
+                schema.WAITING,
+                schema.FOR_TIMER,
+                attempt=turn.attempt,
+                wake_seconds=wait,
+                error=error,
             )
-        elif step is not None and step.on_error is not None:
-            if self._hand_over(work, turn, flow, step.on_error, failure):
-                return
-            target = Target(schema.FAILED, attempt=turn.attempt, error=error)
+        elif step.on_error is not None and self._hand_over(
+            work, turn, flow, step.on_error, failure
+        ):
+            return
         else:
             target = Target(schema.FAILED, attempt=turn.attempt, error=error)
-        with self._database.engine.begin() as connection:
-            changed = self._store.change_state(connection, turn.guard, target)
-        if changed:
-            name = failure.step
-            self._messenger.announce(Move(turn.run_id, turn.seq, target.state, target.waiting_for, name, None))
+        self.change(turn.guard, failure.step, target)
 
     def release(self, turn: Turn, target: Target | None = None) -> None:
         """Give up the lease without a result; the attempt does not count."""
@@ -88,75 +98,117 @@ class Failures:
         with self._database.engine.begin() as connection:
             self._store.change_state(connection, turn.guard, target)
 
-    def block(self, record: RunRecord, error: FlowrouteError) -> None:
+    def block(self, guard: Guard, step: str | None, attempt: int, error: FlowrouteError) -> None:
         """The deployed code can not use a run's bookmark: keep the run until it can."""
-        logger.error("run %s: blocked: %s", record.id, error)
-        reason = StepFailure(record.step or END, type(error).__name__, str(error), record.attempt)
-        self.change(
-            record,
-            Target(
-                schema.BLOCKED,
-                attempt=record.attempt,
-                wake_seconds=BLOCKED_SECONDS,
-                error=asdict(reason),
-            ),
+        logger.error("run %s: blocked: %s", guard.run_id, error)
+        reason = StepFailure(step or END, type(error).__name__, _storable(str(error)), attempt)
+        target = Target(
+            schema.BLOCKED, attempt=attempt, wake_seconds=BLOCKED_SECONDS, error=asdict(reason)
         )
+        self.change(guard, step, target)
 
-    def change(self, record: RunRecord, target: Target) -> None:
-        """Move a run that was just read to another state, unless it moved meanwhile."""
+    def change(self, guard: Guard, step: str | None, target: Target) -> None:
+        """Move a run to another state at the same bookmark, unless it moved meanwhile."""
         with self._database.engine.begin() as connection:
-            changed = self._store.change_state(connection, guard_of(record), target)
+            changed = self._store.change_state(connection, guard, target)
         if changed:
             self._messenger.announce(
-                Move(record.id, record.seq, target.state, target.waiting_for, record.step, None)
+                Move(guard.run_id, guard.seq, target.state, target.waiting_for, step, None)
             )
 
     def reload(self, work: Work, turn: Turn) -> tuple[Flow, Step[Any, Any], dict[str, Any]]:
-        """The bookmark as it is stored: a failed attempt may have changed state and arguments in memory."""
+        """The bookmark as it is stored: a failed attempt may have changed what is in memory.
+
+        Raises:
+            LeaseLost: The run is no longer this turn's, or its bookmark became unreadable and it is
+                blocked.
+        """
+        bookmark = self._bookmark(work, turn)
+        try:
+            return self._transitions.load(work, bookmark)
+        except (CheckpointUnreadable, ArgumentError) as error:
+            work.rollback()
+            self.block(turn.guard, bookmark.record.step, turn.attempt - 1, error)
+            raise LeaseLost from error
+
+    @contextmanager
+    def certain(self, turn: Turn, seq: int) -> Generator[None]:
+        """Around the COMMIT of a checkpoint: it may have happened although it reported an error."""
+        try:
+            yield
+        except DBAPIError:
+            with self._database.engine.connect() as connection:
+                epoch = self._store.checkpoint_epoch(connection, turn.run_id, seq)
+            if epoch != turn.epoch:
+                raise
+            logger.warning(
+                "run %s: COMMIT of checkpoint %s reported an error, but happened", turn.run_id, seq
+            )
+
+    def _bookmark(self, work: Work, turn: Turn) -> Bookmark:
         with work.reading() as connection:
             bookmark = self._store.bookmark(connection, turn.run_id)
-        if bookmark is None or bookmark.record.seq != turn.seq:
+        if bookmark is None or guard_of(bookmark.record) != turn.guard:
             raise LeaseLost
-        return self._transitions.load(work, bookmark)
+        return bookmark
 
     def _hand_over(
         self, work: Work, turn: Turn, flow: str, on_error: str, failure: StepFailure
     ) -> bool:
         try:
-            held, _, _ = self.reload(work, turn)
+            held, _, _ = self._transitions.load(work, self._bookmark(work, turn))
             onward: Continuation[Any] = getattr(held, on_error)(failure)
             target = self._transitions.target(onward)
             if target.state == schema.RUNNING:
-                # Whoever picks it up next claims it: the process that failed may be the wrong one to go on.
+                # Whoever picks it up next claims it: the process that failed may be the wrong one
+                # to go on.
                 target = Target(schema.READY, wake_seconds=FIRST_HINT_SECONDS)
             new = self._transitions.checkpoint(work, turn, onward, seq=turn.seq + 1, duration=0.0)
-        except (CheckpointUnreadable, ArgumentError) as error:
-            logger.error("run %s: on_error step %s could not be reached: %s", turn.run_id, on_error, error)
+            with self.certain(turn, turn.seq + 1), work.transaction() as connection:
+                if not self._store.advance(connection, turn.guard, new, target):
+                    raise LeaseLost
+        except LeaseLost:
+            work.rollback()
+            return True  # somebody else owns the run now, and its end
+        except (CodecError, ArgumentError):
+            work.rollback()
+            logger.exception("run %s: on_error step %s was not reached", turn.run_id, on_error)
             return False
-        with work.transaction() as connection:
-            if not self._store.advance(connection, turn.guard, new, target):
-                return True  # somebody else owns the run now, and its end
         turn.seq, turn.state = turn.seq + 1, target.state
-        self._tell(turn, flow, onward, target)
+        step = onward.step
+        self._messenger.tell(turn.run_id, turn.seq, flow, step, target)
         if target.state == schema.READY:
-            self._submit(Hint(turn.run_id, turn.seq, 0, None, flow, on_error))
+            timeout = None if step is None else step.timeout_seconds
+            self._messenger.submit(Hint(turn.run_id, turn.seq, 0, timeout, flow, on_error))
         return True
 
 
 def failure_of(error: BaseException, step: Step[Any, Any], attempt: int) -> StepFailure:
     """What is stored of an exception."""
-    if isinstance(error, StepTimeout):
-        message = f"{step.flow_name}.{step.name} ran for longer than its timeout of {step.timeout_seconds:g} seconds."
+    if isinstance(error, StepTimeout) and step.timeout_seconds is not None:
+        message = (
+            f"{step.flow_name}.{step.name} ran for longer than its timeout of "
+            f"{step.timeout_seconds:g} seconds."
+        )
     else:
-        message = str(error)
+        message = _text_of(error)
     lines = "".join(traceback.format_exception(error))
     return StepFailure(
         step.name,
         type(error).__name__,
-        _storable(message),
+        _storable(message[:MESSAGE_LIMIT]),
         attempt,
         _storable(lines[-TRACEBACK_LIMIT:]),
     )
+
+
+def _text_of(error: BaseException) -> str:
+    try:
+        return str(error)
+    except (
+        Exception
+    ) as broken:  # a user's __str__ may raise anything, and the failure is recorded all the same
+        return f"<{type(error).__name__}, whose str() raised {type(broken).__name__}>"
 
 
 def _storable(text: str) -> str:

@@ -2,16 +2,25 @@
 
 from __future__ import annotations
 
+import inspect
+import re
 import sys
 from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING, Any, ClassVar, get_origin
+from types import FrameType
+from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 from pydantic import Field
 from typing_extensions import Format, dataclass_transform, get_annotations
 
 from flowroute.engine import graph as graphs
 from flowroute.engine.step import Step
-from flowroute.engine.validation import StateModel, TypeProblem, resolve
+from flowroute.engine.validation import (
+    StateModel,
+    TypeProblem,
+    call_site,
+    is_class_variable,
+    resolve,
+)
 from flowroute.errors import (
     ArgumentError,
     CheckpointUnreadable,
@@ -25,6 +34,9 @@ if TYPE_CHECKING:
     from flowroute.engine.context import RunContext
 
 _flows: dict[str, type[Flow]] = {}
+
+NAME_LENGTH = 200
+"""Longest name of a flow, in characters: what its column takes."""
 
 
 class FlowDefinition:
@@ -61,7 +73,7 @@ class FlowDefinition:
             ArgumentError: With pydantic's message.
         """
         if self.model.fields:
-            self.model.validate(self.state_of(flow))
+            self.model.validate(self.state_of(flow), call_site)
 
 
 class GraphOfFlow:
@@ -75,14 +87,16 @@ class GraphOfFlow:
 class Flow:
     """The base class of flows.
 
-    Annotated attributes are the flow's **state**: declared, validated by pydantic, and part of every
-    checkpoint. Methods under `step`, `worker_step` or `flowroute.flask.page` are its **steps**.
+    Annotated attributes are the flow's **state**: declared, validated by pydantic, and part of
+    every checkpoint. Methods under `step`, `worker_step` or `flowroute.flask.page` are its
+    **steps**.
 
     Class keywords:
-        name: What runs of this flow are stored under; default the class's name. Keep it when the class is
-            renamed, and runs under way go on.
+        name: What runs of this flow are stored under; default the class's name. Keep it when the
+            class is renamed, and runs under way go on.
         version: A number for people, stored with each run; default 1.
-        abstract: This class is a base for flows and not one itself; default: a class without any step.
+        abstract: This class is a base for flows and not one itself; default: a class without any
+            step.
 
     Raises:
         DefinitionError: At the definition of a class, with every problem of its steps and state.
@@ -107,25 +121,23 @@ class Flow:
     ) -> None:
         super().__init_subclass__(**kwargs)
         steps = _steps_of(cls)
+        caller = cast("FrameType", cast("FrameType", inspect.currentframe()).f_back)
+        # Annotations may name what the function around the class defines.
+        around = {} if caller.f_locals is caller.f_globals else caller.f_locals
+        problems: list[str] = []
+        if name is not None and not _can_name_a_flow(name):
+            problems.append(
+                f"{_where(cls)}: name={name!r} can not name a flow: give it a text of 1 to "
+                f"{NAME_LENGTH} printable characters."
+            )
+        for each in steps.values():
+            names = _names_in(each.owner or cls, cls, around)
+            problems += [_problem(each, what) for what in each.prepare(names)]
         if abstract or not steps:
             return
-        scope = sys._getframe(1)  # noqa: SLF001  # annotations may name what the enclosing function defines
-        local = {**scope.f_locals, cls.__name__: cls}
-        problems: list[str] = []
-        fields, defaults = _fields_of(cls, local, problems)
-        for each in steps.values():
-            code = each.function.__code__
-            problems += [
-                f"{code.co_filename}:{code.co_firstlineno}: the step {each.name!r} {problem}."
-                if problem.startswith("takes ")
-                else f"{code.co_filename}:{code.co_firstlineno}: in the step {each.name!r}, {problem}."
-                for problem in each.prepare(local)
-            ]
+        fields, defaults = _fields_of(cls, around, problems)
+        model = _model_of(cls, fields, defaults, problems)
         graph = graphs.build(cls, steps, fields, problems)
-        try:
-            model = StateModel(cls.__name__, fields, defaults)
-        except TypeProblem as problem:
-            raise DefinitionError(cls.__name__, [f"{_where(cls)}: {problem}."]) from problem
         cls.__flow__ = FlowDefinition(name or cls.__name__, version, model, steps, graph)
         _register(cls)
 
@@ -139,8 +151,8 @@ class Flow:
         context: RunContext | None = self.__dict__.get("__run__")
         if context is None:
             raise FlowrouteError(
-                f"{type(self).__name__}.run is known only while a step runs: in a unit test, give the flow "
-                "a run with flowroute.testing.run_step()."
+                f"{type(self).__name__}.run is known only while a step runs: in a unit test, give "
+                "the flow a run with flowroute.testing.run_step()."
             )
         return context
 
@@ -156,16 +168,17 @@ class Flow:
     if not TYPE_CHECKING:
         # Hidden from type checkers, which would otherwise stop finding misspelt names.
 
-        def __init__(self, **state: Any) -> None:
+        def __init__(self, /, **state: Any) -> None:
             definition = definition_of(type(self))
-            self.__dict__.update(definition.model.validate(state))
+            self.__dict__.update(definition.model.validate(state, call_site))
 
         def __setattr__(self, name: str, value: Any) -> None:
             definition = definition_of(type(self))
             if name not in definition.model.fields:
                 raise ArgumentError(
-                    f"{type(self).__name__} has no state called {name!r}: declare it in the class body, "
-                    f"as `{name}: {type(value).__name__}`, so that it is part of every checkpoint."
+                    f"{type(self).__name__} has no state called {name!r}: declare it in the class "
+                    f"body, as `{name}: {type(value).__name__}`, so that it is part of every "
+                    "checkpoint."
                 )
             state = definition.state_of(self)
             self.__dict__[name] = definition.model.validate_one(state, name, value)
@@ -184,7 +197,8 @@ def definition_of(flow: type[Flow]) -> FlowDefinition:
     definition = flow.__dict__.get("__flow__")
     if definition is None:
         raise FlowrouteError(
-            f"{flow.__name__} has no steps of its own or is abstract: derive a flow with a start step from it."
+            f"{flow.__name__} has no steps of its own or is abstract: derive a flow with a start "
+            "step from it."
         )
     return definition  # type: ignore[no-any-return]
 
@@ -199,8 +213,8 @@ def flow_named(name: str) -> type[Flow]:
         return _flows[name]
     except KeyError:
         raise CheckpointUnreadable(
-            f"No flow called {name!r} is known to this process: import the module that defines it, or, if the "
-            f"class was renamed, give it the old name: class …(Flow, name={name!r})."
+            f"No flow called {name!r} is known to this process: import the module that defines it, "
+            f"or, if the class was renamed, give it the old name: class …(Flow, name={name!r})."
         ) from None
 
 
@@ -210,7 +224,18 @@ def restore(flow: type[Flow], state: Mapping[str, Any]) -> Flow:
     Raises:
         ArgumentError: The state no longer fits the class.
     """
-    return flow(**state)
+    restored = flow.__new__(flow)  # not __init__, which a flow may have changed
+    restored.__dict__.update(definition_of(flow).model.validate(state))
+    return restored
+
+
+def _can_name_a_flow(name: object) -> bool:
+    return (
+        isinstance(name, str)
+        and name.isprintable()
+        and name == name.strip()
+        and 0 < len(name) <= NAME_LENGTH
+    )
 
 
 def _steps_of(cls: type) -> dict[str, Step[Any, Any]]:
@@ -224,46 +249,95 @@ def _steps_of(cls: type) -> dict[str, Step[Any, Any]]:
     return found
 
 
+def _names_in(base: type, cls: type, around: Mapping[str, Any]) -> dict[str, Any]:
+    """What the annotations of a class may name besides the globals of its module.
+
+    Parameters:
+        base: The class: `cls` or a base class of it.
+        cls: The class being defined.
+        around: The names of the function around `cls`.
+    """
+    names = dict(around) if base.__module__ == cls.__module__ else {}
+    nested = {name: value for name, value in vars(base).items() if isinstance(value, type)}
+    return {**names, cls.__name__: cls, base.__name__: base, **nested}
+
+
+def _problem(step: Step[Any, Any], what: str) -> str:
+    code = inspect.unwrap(step.function).__code__
+    where = f"{code.co_filename}:{code.co_firstlineno}"
+    if what.startswith("'"):
+        return f"{where}: in the step {step.name!r}, {what}."
+    return f"{where}: the step {step.name!r} {what}."
+
+
 def _fields_of(
-    cls: type, local: Mapping[str, Any], problems: list[str]
+    cls: type, around: Mapping[str, Any], problems: list[str]
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     fields: dict[str, Any] = {}
     defaults: dict[str, Any] = {}
     for base in _flow_bases(cls):
         module = vars(sys.modules.get(base.__module__, sys))
+        names = _names_in(base, cls, around)
         for name, annotation in get_annotations(base, format=Format.FORWARDREF).items():
             try:
-                resolved = resolve({name: annotation}, module, local)[name]
+                resolved = resolve(name, annotation, module, names)
             except TypeProblem as problem:
-                problems.append(f"{_where(base)}: in the state of {base.__name__}, {problem}.")
-                continue
-            if get_origin(resolved) is ClassVar or resolved is ClassVar:
+                problems.append(
+                    f"{_where(base, name)}: in the state of {base.__name__}, {problem}."
+                )
+                resolved = Any
+            if is_class_variable(resolved):
                 continue
             if name.startswith("_"):
                 problems.append(
-                    f"{_where(base)}: the state {name!r} begins with an underscore: pydantic keeps such "
-                    "names private; rename it, or annotate it as ClassVar."
+                    f"{_where(base, name)}: the state {name!r} begins with an underscore: pydantic "
+                    "keeps such names private; rename it, or annotate it as ClassVar."
                 )
                 continue
             fields[name] = resolved
-            if name in vars(base) and not isinstance(vars(base)[name], Step):
+        for name in fields.keys() & vars(base).keys():
+            # Also where a subclass only gives an inherited field another default.
+            if not isinstance(vars(base)[name], Step):
                 defaults[name] = vars(base)[name]
     return fields, defaults
 
 
+def _model_of(
+    cls: type, fields: Mapping[str, Any], defaults: Mapping[str, Any], problems: list[str]
+) -> StateModel:
+    try:
+        return StateModel(cls.__name__, fields, defaults)
+    except TypeProblem as problem:
+        problems.append(f"{_where(cls)}: in {cls.__name__}, {problem}.")
+        return StateModel(cls.__name__, {}, {})
+
+
 def _flow_bases(cls: type) -> Iterator[type]:
+    """The classes whose annotations are state; those of a mixin are not, as in a dataclass."""
     for base in reversed(cls.__mro__):
-        if base is not Flow and base is not object:
+        if issubclass(base, Flow) and base is not Flow:
             yield base
 
 
-def _where(cls: type) -> str:
-    """file:line of a class, as near as its code objects tell."""
+def _where(cls: type, field: str = "") -> str:
+    """file:line of a class or of one of its fields, as near as can be told."""
+    try:
+        filename = inspect.getfile(cls)
+        lines, first = inspect.getsourcelines(cls)
+    except (OSError, TypeError):  # no source, as in an interactive session
+        return _where_its_code_is(cls)
+    for number, line in enumerate(lines, first):
+        if field and re.match(rf"\s*{field}\s*:", line):
+            return f"{filename}:{number}"
+    return f"{filename}:{first}"
+
+
+def _where_its_code_is(cls: type) -> str:
     for value in vars(cls).values():
         code = getattr(getattr(value, "function", value), "__code__", None)
         if code is not None:
             return f"{code.co_filename}:{code.co_firstlineno}"
-    return getattr(sys.modules.get(cls.__module__), "__file__", None) or cls.__module__
+    return cls.__module__
 
 
 def _register(cls: type[Flow]) -> None:
@@ -273,8 +347,10 @@ def _register(cls: type[Flow]) -> None:
         raise DefinitionError(
             cls.__name__,
             [
-                f"{_where(cls)}: a flow called {name!r} is defined at {_where(known)} already: "
-                f"give one of them a name of its own, class {cls.__name__}(Flow, name=…)."
+                (
+                    f"{_where(cls)}: a flow called {name!r} is defined at {_where(known)} already: "
+                    f"give one of them a name of its own, class {cls.__name__}(Flow, name=…)."
+                )
             ],
         )
     _flows[name] = cls

@@ -1,21 +1,24 @@
-"""One thread a process that extends the leases of the attempts running in it, and interrupts them."""
+"""One thread a process: it extends the leases of the attempts running here, or interrupts them."""
 
 from __future__ import annotations
 
 import ctypes
 import logging
+import math
+import queue
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Generator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any
 
 from sqlalchemy.exc import SQLAlchemyError
 
+from flowroute.engine import schema
 from flowroute.engine.database import Database
-from flowroute.engine.store import Store
+from flowroute.engine.store import DEADLINE_GRACE_SECONDS, Guard, Store
 from flowroute.errors import Interruption, LeaseLost, StepTimeout
 
 logger = logging.getLogger("flowroute.heartbeat")
@@ -23,17 +26,20 @@ logger = logging.getLogger("flowroute.heartbeat")
 PROGRESS_SECONDS = 0.1
 """Progress of one attempt is stored at most once in this time."""
 
+AGAIN_SECONDS = 0.5
+"""When the database did not take an extension, it is tried again after this time."""
+
 BEATS_PER_LEASE = 3
-"""A lease is extended this often before it would end, so that a slow moment of the database is survived."""
+"""A lease is extended this often before it would end, so that a slow moment of the database is
+survived."""
 
 
 @dataclass(slots=True, eq=False)
 class Pulse:
     """One attempt that runs in this process."""
 
-    run_id: str
-    seq: int
-    epoch: int
+    guard: Guard
+    """The run as the attempt owns it."""
     step: str
     deadline: float | None
     """When its timeout is over, by this process's monotonic clock; None: never."""
@@ -41,11 +47,20 @@ class Pulse:
     """When its lease is extended next."""
     thread_id: int = field(default_factory=threading.get_ident)
     progress: dict[str, Any] | None = None
-    """Progress not stored yet."""
+    """What the step reported last; only its own thread writes this."""
+    stored: dict[str, Any] | None = None
+    """The progress that was stored last; only the heartbeat's thread writes this."""
+    failing: bool = False
+    """The last try to extend its lease failed."""
     interrupted: type[Interruption] | None = None
     """What was raised in it."""
     by_signal: bool = False
     """It runs in the main thread with the signal handler below."""
+
+    @property
+    def leased(self) -> bool:
+        """Whether there is a lease to extend: a page that is only looked at holds none."""
+        return self.guard.state == schema.RUNNING
 
 
 class Heartbeat:
@@ -74,23 +89,24 @@ class Heartbeat:
     def reset(self) -> None:
         """Forget everything: in a forked child, the attempts and the thread are the parent's."""
         self._pulses: set[Pulse] = set()
-        self._wake = threading.Condition()
         self._thread: threading.Thread | None = None
-        self._closed = False
+        self._closed = threading.Event()
+        # Steps take this lock and ring this bell, and may be interrupted while they do. A Condition
+        # or an Event could then stay locked for ever; these two are one C call each.
+        self._lock = threading.Lock()
+        self._bell: queue.SimpleQueue[None] = queue.SimpleQueue()
 
     def close(self) -> None:
         """Stop the thread."""
-        with self._wake:
-            self._closed = True
-            thread = self._thread
-            self._wake.notify()
-        if thread is not None:
-            thread.join()
+        self._closed.set()
+        self._bell.put(None)
+        if self._thread is not None:
+            self._thread.join()
 
     @contextmanager
     def watch(
-        self, run_id: str, seq: int, epoch: int, step: str, *, timeout_seconds: float | None
-    ) -> Iterator[Pulse]:
+        self, guard: Guard, step: str, *, timeout_seconds: float | None
+    ) -> Generator[Pulse]:
         """While an attempt runs: extend its lease, carry its progress, end it at its deadline.
 
         Raises:
@@ -99,103 +115,124 @@ class Heartbeat:
         """
         now = time.monotonic()
         deadline = None if timeout_seconds is None else now + timeout_seconds
-        pulse = Pulse(
-            run_id, seq, epoch, step, deadline, next_beat=now + self._lease_seconds / BEATS_PER_LEASE
-        )
+        pulse = Pulse(guard, step, deadline, next_beat=now + self._beat_seconds)
+        if not pulse.leased:
+            pulse.next_beat = math.inf
         restore = _listen_in_main_thread(pulse) if deadline is not None else None
-        self._add(pulse)
         try:
+            self._add(pulse)
             yield pulse
         finally:
-            self._remove(pulse)
+            try:
+                self._remove(pulse)
+            except Interruption:  # raised after the step had ended
+                self._remove(pulse)
             if restore is not None:
                 signal.signal(signal.SIGALRM, restore)
-        if pulse.interrupted is not None:  # set, but the step returned before it was raised
+        if pulse.interrupted is not None:  # the step swallowed it, or had returned already
             raise pulse.interrupted
 
     def report(self, pulse: Pulse, progress: dict[str, Any]) -> None:
         """Take progress of an attempt; the thread stores it. Never blocks."""
-        with self._wake:
+        if pulse.leased:
             pulse.progress = progress
-            self._wake.notify()
+            self._ring()
+
+    @property
+    def _beat_seconds(self) -> float:
+        return self._lease_seconds / BEATS_PER_LEASE
+
+    def _ring(self) -> None:
+        if self._bell.empty():  # else the thread is about to look anyway
+            self._bell.put(None)
 
     def _add(self, pulse: Pulse) -> None:
-        with self._wake:
+        with self._lock:
             self._pulses.add(pulse)
             if self._thread is None:
                 self._thread = threading.Thread(
                     target=self._beat_until_closed, name="flowroute-heartbeat", daemon=True
                 )
                 self._thread.start()
-            elif pulse.deadline is not None:
-                self._wake.notify()  # it may be nearer than what the thread waits for
+        if pulse.deadline is not None:
+            self._ring()  # it may be nearer than what the thread waits for
 
     def _remove(self, pulse: Pulse) -> None:
-        with self._wake:
+        with self._lock:
             self._pulses.discard(pulse)
             if pulse.interrupted is not None and not pulse.by_signal:
                 _set_async_exception(pulse.thread_id, None)
 
-    # -- in the thread --------------------------------------------------------------------------------
+    # -- in the thread -----------------------------------------------------------------------------
 
     def _beat_until_closed(self) -> None:
-        while True:
-            with self._wake:
-                if self._closed:
-                    return
-                self._wake.wait(self._seconds_to_next())
-                now = time.monotonic()
+        while not self._closed.is_set():
+            with self._lock:
+                seconds = self._seconds_to_next()
+            with suppress(queue.Empty):
+                self._bell.get(timeout=seconds)
+            now = time.monotonic()
+            with self._lock:
                 for pulse in self._pulses:
                     if pulse.deadline is not None and now >= pulse.deadline:
                         self._interrupt(pulse, StepTimeout)
-                due = [p for p in self._pulses if p.progress is not None or now >= p.next_beat]
+                due = [
+                    p for p in self._pulses if p.progress is not p.stored or now >= p.next_beat
+                ]
             for pulse in due:
-                self._beat(pulse)
+                if not self._beat(pulse):
+                    break  # what holds up one holds up the others, and their deadlines count
             if due:
-                with self._wake:  # reports that come meanwhile are merged into the next beat
-                    self._wake.wait_for(lambda: self._closed, PROGRESS_SECONDS)
+                self._closed.wait(PROGRESS_SECONDS)  # what is reported meanwhile is merged
 
-    def _seconds_to_next(self) -> float | None:
-        if not self._pulses:
-            return self._lease_seconds / BEATS_PER_LEASE
-        instants = [p.next_beat for p in self._pulses]
+    def _seconds_to_next(self) -> float:
+        if any(p.progress is not p.stored for p in self._pulses):
+            return 0.0
+        now = time.monotonic()
+        instants = [now + self._beat_seconds, *(p.next_beat for p in self._pulses)]
         instants += [
             p.deadline for p in self._pulses if p.deadline is not None and p.interrupted is None
         ]
-        if any(p.progress is not None for p in self._pulses):
-            return 0.0
-        return max(0.0, min(instants) - time.monotonic())
+        return max(0.0, min(instants) - now)
 
-    def _beat(self, pulse: Pulse) -> None:
-        progress, pulse.progress = pulse.progress, None
-        pulse.next_beat = time.monotonic() + self._lease_seconds / BEATS_PER_LEASE
+    def _beat(self, pulse: Pulse) -> bool:
+        """Extend one lease and store progress; False if the database did not take it now."""
+        progress = pulse.progress
+        news = progress if progress is not pulse.stored else None
         try:
-            with self._database.engine.begin() as connection:
+            with self._database.impatient() as connection:
                 held = self._store.pulse(
-                    connection,
-                    pulse.run_id,
-                    pulse.epoch,
-                    lease_seconds=self._lease_seconds,
-                    progress=progress,
+                    connection, pulse.guard, lease_seconds=self._lease_seconds, progress=news
                 )
         except SQLAlchemyError as error:
-            # On SQLite this is what happens while the step itself holds the write lock; nobody else can claim
-            # the run then either. Were the lease lost all the same, the guard of the next write would tell.
-            logger.warning("run %s: lease not extended, will try again: %s", pulse.run_id, error)
-            with self._wake:
-                pulse.progress = pulse.progress or progress
-            return
+            # On SQLite this is what happens while the step itself holds the write lock; nobody else
+            # can claim the run then either. Were the lease lost all the same, the guard of the next
+            # write would tell.
+            level = logging.DEBUG if pulse.failing else logging.WARNING
+            logger.log(
+                level, "run %s: lease not extended, will try again: %s", pulse.guard.run_id, error
+            )
+            pulse.failing = True
+            pulse.next_beat = time.monotonic() + min(AGAIN_SECONDS, self._beat_seconds)
+            return False
+        pulse.failing = False
+        pulse.stored = progress
+        pulse.next_beat = time.monotonic() + self._beat_seconds
         if not held:
-            with self._wake:
+            with self._lock:
                 self._interrupt(pulse, LeaseLost)
-        elif progress is not None:
-            self._on_progress(pulse, progress)
+        elif news is not None:
+            self._on_progress(pulse, news)
+        return True
 
     def _interrupt(self, pulse: Pulse, kind: type[Interruption]) -> None:
-        """Raise in the attempt's thread; called with the lock held, so the attempt can not end meanwhile."""
+        """Raise in the attempt's thread; with the lock held, so that it can not end meanwhile."""
         if pulse.interrupted is not None or pulse not in self._pulses:
             return
         pulse.interrupted = kind
+        # A step that goes on all the same is reported when its grace is over; see `Store.pulse`.
+        if pulse.leased:
+            pulse.next_beat = min(pulse.next_beat, time.monotonic() + DEADLINE_GRACE_SECONDS)
         if pulse.by_signal:
             # A signal also ends a system call, which an asynchronous exception has to wait for.
             signal.pthread_kill(pulse.thread_id, signal.SIGALRM)
@@ -204,7 +241,11 @@ class Heartbeat:
 
 
 def _listen_in_main_thread(pulse: Pulse) -> Any:
-    """Raise `pulse.interrupted` on SIGALRM; returns the handler to restore, or None in another thread."""
+    """Raise `pulse.interrupted` on SIGALRM.
+
+    Returns:
+        The handler to restore, or None in another thread than the main one.
+    """
     if threading.current_thread() is not threading.main_thread():
         return None
 

@@ -13,7 +13,8 @@ _RANDOM_BITS = 74
 def new_run_id() -> str:
     """A fresh UUIDv7 (RFC 9562, section 5.7): milliseconds since 1970, then 74 random bits.
 
-    Time-ordered, so that new rows land side by side in the index; random enough that none can be guessed.
+    Time-ordered, so that new rows land side by side in the index; random enough that none can be
+    guessed.
     """
     milliseconds = time.time_ns() // 1_000_000
     random = int.from_bytes(os.urandom(10), "big") >> (80 - _RANDOM_BITS)
@@ -22,7 +23,8 @@ def new_run_id() -> str:
 
 
 def is_run_id(text: str) -> bool:
-    """Whether a text could be a run's id: PostgreSQL refuses the whole statement for one that can not."""
+    """Whether a text could be a run's id."""
+    # PostgreSQL would refuse the whole statement for one that can not.
     try:
         return str(UUID(text)) == text
     except ValueError:

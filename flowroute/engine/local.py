@@ -7,6 +7,7 @@ import queue
 import threading
 from typing import TYPE_CHECKING
 
+from flowroute.engine.context import current_run
 from flowroute.engine.ports import Hint
 from flowroute.errors import ConfigurationError
 
@@ -29,6 +30,7 @@ class InlineExecutor:
 
     def __init__(self) -> None:
         self._engine: Engine | None = None
+        self._local = threading.local()
 
     def attach(self, engine: Engine) -> None:
         """Remember the engine."""
@@ -38,9 +40,18 @@ class InlineExecutor:
         """Nothing works in the background."""
 
     def submit(self, hint: Hint) -> None:
-        """Advance the run now."""
-        if self._engine is not None:
-            self._engine.advance(hint.run_id, hint.seq)
+        """Advance the run now; a worker step after a worker step does so when that has returned."""
+        following: list[Hint] | None = getattr(self._local, "following", None)
+        if following is not None and current_run.get() is None:
+            following.append(hint)  # a flow of a thousand worker steps is a loop, no recursion
+            return
+        self._local.following = hints = [hint]
+        try:
+            while hints and self._engine is not None:
+                each = hints.pop(0)
+                self._engine.advance(each.run_id, each.seq)
+        finally:
+            self._local.following = following
 
     def close(self) -> None:
         """Nothing works in the background."""
@@ -49,8 +60,8 @@ class InlineExecutor:
 class ThreadExecutor:
     """Runs worker steps in threads of this process.
 
-    Durable all the same: the database knows what is waiting, and the next process with this executor finishes
-    what this one could not. One more thread looks for such runs once a second.
+    Durable all the same: the database knows what is waiting, and the next process with this
+    executor finishes what this one could not. One more thread looks for such runs once a second.
 
     Parameters:
         threads: How many steps run at the same time, at least 1.
@@ -63,7 +74,9 @@ class ThreadExecutor:
 
     def __init__(self, threads: int = 4) -> None:
         if threads < 1:
-            raise ConfigurationError(f"ThreadExecutor(threads={threads}): give it at least one thread.")
+            raise ConfigurationError(
+                f"ThreadExecutor(threads={threads}): give it at least one thread."
+            )
         self._count = threads
         self._engine: Engine | None = None
         self.reset()
@@ -120,14 +133,16 @@ class ThreadExecutor:
                 return
             try:
                 self._engine.advance(hint.run_id, hint.seq)
-            except Exception:  # noqa: BLE001  # the thread must outlive a database that is down for a moment
-                logger.exception("run %s: could not be advanced; recovery will try again", hint.run_id)
+            except BaseException:  # the thread must outlive a database that is down, and sys.exit()
+                logger.exception(
+                    "run %s: could not be advanced; recovery will try again", hint.run_id
+                )
 
     def _recover(self) -> None:
         while self._engine is not None:
             try:
                 self._engine.recover()
-            except Exception:  # noqa: BLE001  # as above
+            except Exception:  # as above
                 logger.exception("recovery failed; it will look again in %s s", RECOVERY_SECONDS)
             if self._closed.wait(RECOVERY_SECONDS):
                 return

@@ -1,4 +1,7 @@
-"""What an executor and a notifier must do. Both only ever carry hints: losing one costs delay, never work."""
+"""What an executor and a notifier must do.
+
+Both only ever carry hints: losing one costs delay, never work.
+"""
 
 from __future__ import annotations
 
@@ -57,7 +60,8 @@ class Executor(Protocol):
     def submit(self, hint: Hint) -> None:
         """Have some process call ``engine.advance(hint.run_id, hint.seq)`` soon.
 
-        May raise `OSError` or any `Exception` of its library: the engine logs it, and recovery submits again.
+        May raise `OSError` or any `Exception` of its library: the engine logs it, and recovery
+        submits again.
         """
 
     def close(self) -> None:
@@ -76,5 +80,3 @@ class Silence:
 
     def moved(self, move: Move) -> None:
         """Tell nobody."""
-
-

@@ -1,7 +1,7 @@
 """What a crash left behind, and what is due: found in the tables, by whichever process looks.
 
-Stateless: each action is one guarded UPDATE, so any number of processes may look at the same time, and one
-that dies while it recovers leaves nothing half done.
+Stateless: each action is one guarded UPDATE, so any number of processes may look at the same time,
+and one that dies while it recovers leaves nothing half done.
 """
 
 from __future__ import annotations
@@ -29,7 +29,8 @@ from flowroute.engine.store import (
 logger = logging.getLogger("flowroute.recovery")
 
 PASS_LIMIT = 100
-"""Most runs looked at in one pass, so that a herd of due runs neither floods the queue nor holds up the pass."""
+"""Most runs looked at in one pass, so that a herd of due runs neither floods the queue nor holds up
+the pass."""
 
 
 @dataclass(slots=True)
@@ -86,7 +87,10 @@ class Recovery:
         with self._database.engine.connect() as connection:
             due = self._store.due(connection, PASS_LIMIT)
         for record in due:
-            self.heal(record, did)
+            try:
+                self.heal(record, did)
+            except Exception:  # one run that can not be healed must not keep recovery from the others
+                logger.exception("run %s: not recovered; will try again", record.id)
         if self._retention is not None:
             with self._database.engine.begin() as connection:
                 did.deleted = self._store.delete_finished(
@@ -102,7 +106,7 @@ class Recovery:
         Returns:
             Whether anything was.
         """
-        did = did or Recovered()
+        did = Recovered() if did is None else did
         if record.state == schema.RUNNING and record.lease_over:
             did.expired += 1
             self._expire(record)
@@ -113,7 +117,8 @@ class Recovery:
         elif record.state == schema.BLOCKED:
             did.blocked += self._hint_again(record, BLOCKED_SECONDS)
         else:
-            # The longer it has waited, the less often: executors that are merely busy need no reminder.
+            # The longer it has waited, the less often: executors that are merely busy need no
+            # reminder.
             waited = (record.now - record.updated_at).total_seconds()
             did.resubmitted += self._hint_again(
                 record, min(max(waited, FIRST_HINT_SECONDS), HINT_SECONDS)
@@ -122,7 +127,7 @@ class Recovery:
 
     def _expire(self, record: RunRecord) -> None:
         step = step_or_none(record.flow, record.step or END)
-        if record.timed_out:
+        if record.overran:
             seconds = None if step is None else step.timeout_seconds
             failure = StepFailure(
                 record.step or END,
@@ -136,8 +141,8 @@ class Recovery:
         failure = StepFailure(
             record.step or END,
             "ProcessDied",
-            f"The process {record.lease_owner} died or stalled while it ran {record.flow}.{record.step}, "
-            f"attempt {record.attempt}.",
+            f"The process {record.lease_owner} died or stalled while it ran "
+            f"{record.flow}.{record.step}, attempt {record.attempt}.",
             record.attempt,
         )
         logger.warning("run %s: %s", record.id, failure.message)
@@ -145,7 +150,10 @@ class Recovery:
 
     def _wake(self, record: RunRecord) -> int:
         ready = Target(
-            schema.READY, attempt=record.attempt, wake_seconds=FIRST_HINT_SECONDS, error=record.error
+            schema.READY,
+            attempt=record.attempt,
+            wake_seconds=FIRST_HINT_SECONDS,
+            error=record.error,
         )
         with self._database.engine.begin() as connection:
             woken = self._store.change_state(connection, guard_of(record), ready)

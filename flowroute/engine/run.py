@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import TYPE_CHECKING, Any, Generic, cast
+from typing import TYPE_CHECKING, Any, Generic, Self, cast
 
-from typing_extensions import Self, TypeVar
+from typing_extensions import TypeVar
 
 from flowroute.engine import schema
 from flowroute.engine.step import StepFailure
 from flowroute.engine.store import RunRecord
-from flowroute.errors import RunFailed, RunNotFinished, WaitTimeout
+from flowroute.errors import WaitTimeout
 
 if TYPE_CHECKING:
     from flowroute.engine.engine import Engine
@@ -49,6 +48,10 @@ class Bell:
     """Wakes whoever waits in this process when a run moves."""
 
     def __init__(self) -> None:
+        self.reset()
+
+    def reset(self) -> None:
+        """Forget who waits: in a forked child, they and the lock they hold are the parent's."""
         self._rung = threading.Condition()
         self._count = 0
 
@@ -59,7 +62,11 @@ class Bell:
             self._rung.notify_all()
 
     def wait(self, heard: int, timeout_seconds: float) -> int:
-        """Wait until it rang more than `heard` times, or the time is over; returns how often it has."""
+        """Wait until it has not rung `heard` times but more, or the time is over.
+
+        Returns:
+            How often it has rung.
+        """
         with self._rung:
             self._rung.wait_for(lambda: self._count != heard, timeout_seconds)
             return self._count
@@ -71,8 +78,8 @@ class Run(Generic[T_co]):
     Obtained from ``engine.start``, ``engine.get``, ``engine.find`` and ``engine.runs``.
 
     Example:
-        >>> run = engine.start(Checkout(customer_id=7).reserve(cart))       # doctest: +SKIP
-        >>> run.wait(timeout_seconds=30).result                             # doctest: +SKIP
+        >>> run = engine.start(Checkout(customer_id=7).reserve(cart))  # doctest: +SKIP
+        >>> run.wait(timeout_seconds=30).result  # doctest: +SKIP
     """
 
     def __init__(self, engine: Engine, run_id: str) -> None:
@@ -80,7 +87,7 @@ class Run(Generic[T_co]):
         self.id = run_id
         """The run's id, a UUID."""
 
-    # -- looking ----------------------------------------------------------------------------------------
+    # -- looking -----------------------------------------------------------------------------------
 
     @property
     def record(self) -> RunRecord:
@@ -166,20 +173,22 @@ class Run(Generic[T_co]):
             left = POLL_SECONDS if end is None else min(POLL_SECONDS, end - time.monotonic())
             if left <= 0:
                 raise WaitTimeout(
-                    f"Run {self.id} of {record.flow} was still {record.state} at step {record.step} after "
-                    f"{timeout_seconds} s. It goes on: wait again, or look at what it waits for.",
+                    f"Run {self.id} of {record.flow} was still {record.state} at step "
+                    f"{record.step} after {timeout_seconds} s. It goes on: wait again, or look at "
+                    "what it waits for.",
                     run_id=self.id,
                     step=record.step,
                 )
             heard = self._engine.bell.wait(heard, left)
         return self
 
-    # -- acting -----------------------------------------------------------------------------------------
+    # -- acting ------------------------------------------------------------------------------------
 
     def resume(self) -> Self:
         """Go on with the run here and now if it can: through plain steps, up to where it suspends.
 
-        Does for this run what recovery would: a lease that is over, a timer that is due, a lost hint.
+        Does for this run what recovery would: a lease that is over, a timer that is due, a lost
+        hint.
 
         Returns:
             This run.
@@ -212,7 +221,9 @@ class Run(Generic[T_co]):
         return self
 
     def reset(self) -> Self:
-        """Let go of the run's key, so that the next start with it makes a new run; cancel it if unfinished.
+        """Let go of the run's key, so that the next start with it makes a new run.
+
+        A run that has not finished is cancelled.
 
         Returns:
             This run, which stays readable.
@@ -225,11 +236,7 @@ class Run(Generic[T_co]):
 
 
 def is_at_rest(record: RunRecord) -> bool:
-    """Whether a run does nothing by itself any more: it needs a person, a deploy, or nothing at all."""
+    """Whether a run does nothing by itself any more: it ended, or needs a person or a deploy."""
     return (
-        record.finished
-        or record.state == schema.BLOCKED
-        or record.waiting_for == schema.FOR_PAGE
+        record.finished or record.state == schema.BLOCKED or record.waiting_for == schema.FOR_PAGE
     )
-
-

@@ -1,27 +1,25 @@
 """The tables, and the whole life of a run in them.
 
-A **run** is one row of ``flowroute_run``. It is born ``running`` in the process that started it, under a
-*lease*: a timed, exclusive right to advance it. Every step it takes appends one row to
-``flowroute_checkpoint``: which step comes next, with which arguments. The newest of them, the one whose
-``seq`` the run row names, is the run's *bookmark*. Whoever holds the lease calls the step at the bookmark,
-and stores the continuation it returned: the step's own writes, the new checkpoint and the run row commit as
-one transaction.
+A **run** is one row of ``flowroute_run``. It is born ``running`` in the process that started it,
+under a *lease*: a timed, exclusive right to advance it. Every step it takes appends one row to
+``flowroute_checkpoint``: which step comes next, with which arguments. The newest of them, the one
+whose ``seq`` the run row names, is the run's *bookmark*. Whoever holds the lease calls the step at
+the bookmark, and stores the continuation it returned: the step's own writes, the new checkpoint and
+the run row commit as one transaction.
 
 Then the run goes on in the same process, or it stops holding a lease::
 
-    start ──► running ──► waiting (worker)   a worker step comes next; an executor will claim the run
-                  │  ▲──► waiting (timer)    a delay or a backoff; recovery makes it ready when it is due
-                  │  ▲──► waiting (page)     a page comes next; a request will go on with it
-                  │  │
-                  │  └─── ready              anyone who can run its step may claim it now
-                  │
-                  └─────► done | failed | cancelled          the ends; failed can be retried
-                  └─────► blocked            the deployed code can not use the bookmark; a deploy can
+    start ──► running ──► waiting (worker)   a worker step comes next; an executor will claim the
+                  run │  ▲──► waiting (timer)    a delay or a backoff; recovery makes it ready when
+                  it is due │  ▲──► waiting (page)     a page comes next; a request will go on with
+                  it │  │ │  └─── ready              anyone who can run its step may claim it now │
+                  └─────► done | failed | cancelled          the ends; failed can be retried └─────►
+                  blocked            the deployed code can not use the bookmark; a deploy can
 
-Each *claim* raises ``epoch`` by one, and every later write of the claimer carries ``WHERE id AND seq AND
-epoch AND state``. A process that stalled past its lease finds that its row count is 0, and all it wrote
-rolls back with it: it can neither advance the run nor leave anything behind. A run whose lease is over is
-made ready again by recovery, in whichever process notices.
+Each *claim* raises ``epoch`` by one, and every later write of the claimer carries ``WHERE id AND
+seq AND epoch AND state``. A process that stalled past its lease finds that its row count is 0, and
+all it wrote rolls back with it: it can neither advance the run nor leave anything behind. A run
+whose lease is over is made ready again by recovery, in whichever process notices.
 
 Nothing else decides. Redis, sockets and threads only say *look now*.
 """
@@ -32,7 +30,6 @@ from sqlalchemy import (
     JSON,
     CheckConstraint,
     Column,
-    Connection,
     Double,
     ForeignKey,
     Index,
@@ -42,18 +39,19 @@ from sqlalchemy import (
     SmallInteger,
     String,
     Table,
-    Text,
     Uuid,
-    event,
     text,
 )
 from sqlalchemy.dialects import postgresql
 
-from flowroute.engine.clock import Instant, database_now
+from flowroute.engine.clock import Instant
 
 SCHEMA_VERSION = 1
 
-# -- states and what a waiting run waits for; the same words in code, tables, CLI and pages ----------
+TEXT_LENGTH = 200
+"""Longest name, key and owner, in characters."""
+
+# -- states and what a waiting run waits for; the same words in code, tables, CLI and pages --------
 READY = "ready"
 RUNNING = "running"
 WAITING = "waiting"
@@ -89,7 +87,7 @@ run_table = Table(
     ),
     Column(
         "flow",
-        String(200),
+        String(TEXT_LENGTH),
         nullable=False,
         comment="Name of the flow class, or the name= it was given. Never changes.",
     ),
@@ -101,13 +99,15 @@ run_table = Table(
     ),
     Column(
         "key",
-        String(200),
-        comment="Makes a start idempotent: unique within the flow. Null if none was given, or once reset() let "
-        "go of it.",
+        String(TEXT_LENGTH),
+        comment=(
+            "Makes a start idempotent: unique within the flow. Null if none was given, or once "
+            "reset() let go of it."
+        ),
     ),
     Column(
         "owner",
-        String(200),
+        String(TEXT_LENGTH),
         comment="Who started it, as the application names people. Null if unknown. Never changes.",
     ),
     Column("state", String(10), nullable=False, comment="Where in its life the run is."),
@@ -118,8 +118,10 @@ run_table = Table(
     ),
     Column(
         "step",
-        String(200),
-        comment="The step at the bookmark. Null once a run ended with done(…). Set by whoever advances.",
+        String(TEXT_LENGTH),
+        comment=(
+            "The step at the bookmark. Null once a run ended with done(…). Set by whoever advances."
+        ),
     ),
     Column(
         "seq",
@@ -131,23 +133,26 @@ run_table = Table(
         "epoch",
         Integer,
         nullable=False,
-        comment="Fencing number: rises with each claim, and when recovery, cancel or retry intervene.",
+        comment="Fencing number: rises with each claim, and as recovery, cancel or retry step in.",
     ),
     Column(
         "attempt",
         SmallInteger,
         nullable=False,
-        comment="Attempts begun of the step at the bookmark; 0 before the first. Set by the claimer.",
+        comment="Attempts begun of the step at the bookmark; 0 before the first. Set by claims.",
     ),
     Column(
         "lease_owner",
-        String(200),
+        String(TEXT_LENGTH),
         comment="Host and process that hold the lease, for people. Null while nobody does.",
     ),
     Column(
         "lease_until",
         Instant,
-        comment="When the lease ends unless it is extended. Null unless running. By the database's clock.",
+        comment=(
+            "When the lease ends unless it is extended. Null unless running. By the database's "
+            "clock."
+        ),
     ),
     Column(
         "deadline_at",
@@ -157,7 +162,7 @@ run_table = Table(
     Column(
         "wake_at",
         Instant,
-        comment="When recovery looks at this run next: a timer's end, a hint given again. Null: never.",
+        comment="When recovery looks at this run next: end of a timer, hint again. Null: never.",
     ),
     Column(
         "progress",
@@ -167,20 +172,28 @@ run_table = Table(
     Column(
         "error",
         _json,
-        comment="The last failed attempt: {step, type, message, attempt, traceback}, or why the run is blocked. "
-        "Null if the bookmark's step has not failed.",
+        comment=(
+            "The last failed attempt: {step, type, message, attempt, traceback}, or why the run "
+            "is blocked. Null if the bookmark's step has not failed."
+        ),
     ),
     Column("created_at", Instant, nullable=False, comment="When the run started."),
-    Column("updated_at", Instant, nullable=False, comment="When this row changed last, heartbeats aside."),
-    Column("finished_at", Instant, comment="When the run was done, failed or cancelled; else null."),
+    Column(
+        "updated_at",
+        Instant,
+        nullable=False,
+        comment="When this row changed last, heartbeats aside.",
+    ),
+    Column(
+        "finished_at", Instant, comment="When the run was done, failed or cancelled; else null."
+    ),
     CheckConstraint(_one_of("state", STATES), name="flowroute_run_state"),
     CheckConstraint(
-        f"(state = 'waiting') = (waiting_for IS NOT NULL) AND (waiting_for IS NULL OR {_one_of('waiting_for', REASONS)})",
+        "(state = 'waiting') = (waiting_for IS NOT NULL) AND (waiting_for IS NULL OR "
+        f"{_one_of('waiting_for', REASONS)})",
         name="flowroute_run_waiting_for",
     ),
-    CheckConstraint(
-        "(state = 'running') = (lease_until IS NOT NULL)", name="flowroute_run_lease"
-    ),
+    CheckConstraint("(state = 'running') = (lease_until IS NOT NULL)", name="flowroute_run_lease"),
     CheckConstraint(
         f"({_one_of('state', FINISHED)}) = (finished_at IS NOT NULL)", name="flowroute_run_finished"
     ),
@@ -232,12 +245,18 @@ checkpoint_table = Table(
         "epoch",
         Integer,
         nullable=False,
-        comment="The epoch it was written under: tells the writer whether an uncertain COMMIT was its own.",
+        comment=(
+            "The epoch it was written under: tells the writer whether an uncertain COMMIT was its "
+            "own."
+        ),
     ),
     Column(
         "step",
-        String(200),
-        comment="The step that comes next. Null: the run ended with done(…), and the payload holds the result.",
+        String(TEXT_LENGTH),
+        comment=(
+            "The step that comes next. Null: the run ended with done(…), and the payload holds "
+            "the result."
+        ),
     ),
     Column(
         "payload",
@@ -248,7 +267,10 @@ checkpoint_table = Table(
     Column(
         "arguments",
         _json,
-        comment="The arguments for people and for SQL: secrets left out, long values cut. Never read back.",
+        comment=(
+            "The arguments for people and for SQL: secrets left out, long values cut. Never read "
+            "back."
+        ),
     ),
     Column(
         "python",
@@ -260,7 +282,7 @@ checkpoint_table = Table(
     Column(
         "duration",
         Double,
-        comment="Seconds that the step before it ran, in the attempt that returned. Null for seq 0.",
+        comment="Seconds that the step before it ran, in its last attempt. Null for seq 0.",
     ),
     Column(
         "attempt",
@@ -270,7 +292,7 @@ checkpoint_table = Table(
     Column(
         "executor",
         String(20),
-        comment="Where the step before it ran: inline, thread, rq, script or request. Null for seq 0.",
+        comment="Where the step before it ran: request, script, inline, … Null for seq 0.",
     ),
     comment="Append-only: one row each time a run moved on.",
 )
@@ -292,18 +314,12 @@ schema_table = Table(
 TABLES = (run_table, checkpoint_table, schema_table)
 
 
-@event.listens_for(schema_table, "after_create")
-def _write_version(_table: Table, connection: Connection, **_: object) -> None:
-    connection.execute(
-        schema_table.insert().values(version=SCHEMA_VERSION, created_at=database_now())
-    )
-
-
 def add_tables(target: MetaData) -> None:
-    """Put the tables into an application's own metadata, where `create_all` and migrations see them.
+    """Put the tables into an application's metadata, where `create_all` and migrations see them.
 
     Parameters:
-        target: Such as ``db.metadata`` of Flask-SQLAlchemy. Tables that are there already are left alone.
+        target: Such as ``db.metadata`` of Flask-SQLAlchemy. Tables that are there already are left
+            alone.
     """
     for table in TABLES:
         if table.key not in target.tables:

@@ -1,18 +1,32 @@
 """Steps: the methods of a flow that the dispatcher calls."""
 
+# Not everybody has a type checker: what it would refuse is refused when it runs, too.
+# pyright: reportUnnecessaryIsInstance=false
+
 from __future__ import annotations
 
 import enum
-import random
+import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any, Concatenate, Generic, ParamSpec, TypeAlias, cast, overload
+from typing import (
+    TYPE_CHECKING,
+    Any,
+    Concatenate,
+    Generic,
+    ParamSpec,
+    Self,
+    TypeAlias,
+    cast,
+    overload,
+)
 
-from typing_extensions import Self, TypeVar
+from typing_extensions import TypeVar
 
 from flowroute.engine.continuation import Continuation
-from flowroute.engine.validation import Signature, TypeProblem, parameters_of
+from flowroute.engine.retry import CRASHES, Retry
+from flowroute.engine.validation import Signature, parameters_of
 from flowroute.errors import ArgumentError
 
 if TYPE_CHECKING:
@@ -20,13 +34,15 @@ if TYPE_CHECKING:
 
 P = ParamSpec("P")
 T = TypeVar("T")
-T_co = TypeVar("T_co", covariant=True, default=Any)
+# Two callables, not P and T: only so may a subclass override a step by one that takes more.
+Call_co = TypeVar("Call_co", covariant=True, default=Any)
+Function_co = TypeVar("Function_co", bound=Callable[..., Any], covariant=True, default=Any)
+
+Call: TypeAlias = Callable[P, Continuation[T]]
+Function: TypeAlias = Callable[Concatenate[Any, P], T]
 
 END = "done"
 """The name of the end in a step graph."""
-
-CRASHES = 3
-"""Attempts of a step without `retry=` when the process under it dies; an *error* fails it at once."""
 
 
 class Place(enum.Enum):
@@ -38,73 +54,6 @@ class Place(enum.Enum):
     """On an executor only."""
     REQUEST = "page"
     """In a web request only."""
-
-
-@dataclass(frozen=True, slots=True, init=False)
-class Retry:
-    """How often, and how soon, a step is tried again.
-
-    The wait before attempt *n + 1* is ``backoff * 2 ** (n - 1)``, at most `max_backoff`, of which a random
-    part of up to `jitter` is taken off, so that runs which failed together do not come back together.
-
-    Parameters:
-        attempts: How often the step is tried in all, at least 1. ``Retry(1)`` means at most once, even when
-            the process dies under it. A step without `retry=` fails at its first error, and is tried 3 times
-            when its process dies.
-        backoff: The wait after the first attempt.
-        max_backoff: The longest wait.
-        jitter: From 0 (none) to 1 (all of the wait may be taken off).
-
-    Raises:
-        ArgumentError: A value is out of its range.
-
-    Example:
-        >>> Retry(5, backoff=timedelta(seconds=2)).wait_seconds(3, roll=0.0)
-        8.0
-    """
-
-    attempts: int
-    backoff: timedelta
-    max_backoff: timedelta
-    jitter: float
-
-    def __init__(
-        self,
-        attempts: int,
-        *,
-        backoff: timedelta = timedelta(seconds=1),
-        max_backoff: timedelta = timedelta(hours=1),
-        jitter: float = 0.25,
-    ) -> None:
-        if attempts < 1:
-            raise ArgumentError(f"Retry(attempts={attempts}): a step is tried at least once.")
-        if backoff < timedelta(0) or max_backoff < backoff:
-            raise ArgumentError(
-                f"Retry(backoff={backoff}, max_backoff={max_backoff}): the first wait is not negative and "
-                "not longer than the longest."
-            )
-        if not 0 <= jitter <= 1:
-            raise ArgumentError(f"Retry(jitter={jitter}): give a part from 0 to 1.")
-        object.__setattr__(self, "attempts", attempts)
-        object.__setattr__(self, "backoff", backoff)
-        object.__setattr__(self, "max_backoff", max_backoff)
-        object.__setattr__(self, "jitter", jitter)
-
-    def wait_seconds(self, attempt: int, *, roll: float | None = None) -> float:
-        """How long to wait after a failed attempt.
-
-        Parameters:
-            attempt: The attempt that failed, from 1.
-            roll: From 0 to 1 in place of a random number.
-
-        Returns:
-            Seconds.
-        """
-        longest = self.max_backoff.total_seconds()
-        # 2 ** 1000 would overflow a float long after the longest wait is reached.
-        wait = min(self.backoff.total_seconds() * 2.0 ** min(attempt - 1, 60), longest)
-        part = random.random() if roll is None else roll  # noqa: S311  # spreads load, guards nothing
-        return wait * (1 - self.jitter * part)
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,31 +88,41 @@ class StepOptions:
     """The step that takes over when the attempts are used up."""
     commits: bool = False
     """The step may commit by itself; its writes then happen at least once."""
-    extra: Mapping[str, Any] = field(default_factory=dict)
+    extra: Mapping[str, Any] = field(default_factory=dict[str, Any])
     """What a framework's leaf keeps with a step, such as a template."""
 
 
 Target: TypeAlias = "str | Step[Any, Any] | Callable[..., Continuation[Any]]"
 
 
-class Step(Generic[P, T_co]):
+class Step(Generic[Call_co, Function_co]):
     """A method of a flow under `@step`, `@worker_step` or a leaf's decorator.
 
     On a flow (``self.charge``) it is a callable that builds a continuation; on the class
     (``Checkout.charge``) it is this object. ``Checkout.charge.function`` is the plain function.
+
+    ``Call_co`` is the type of ``self.charge``, ``Function_co`` that of the plain function.
     """
 
     def __init__(
         self,
-        function: Callable[Concatenate[Any, P], Any],
+        function: Function_co,
         place: Place = Place.ANYWHERE,
-        options: StepOptions = StepOptions(),  # noqa: B008  # frozen
+        options: StepOptions = StepOptions(),  # one for all: it is frozen
     ) -> None:
-        self.function = function
+        if isinstance(function, (Step, staticmethod, classmethod)) or not inspect.isfunction(
+            inspect.unwrap(function)
+        ):
+            raise ArgumentError(
+                f"{function!r} can not be a step: put one decorator on a method that takes `self`."
+            )
+        self.function: Function_co = function
         """The undecorated function: call it with a flow to test a step as plain Python."""
         self.place = place
         self.options = options
-        self.name: str = getattr(function, "__name__", "?")
+        self.name: str = inspect.unwrap(function).__name__
+        self.owner: type | None = None
+        """The class whose body holds the step: the flow, or a base class of it."""
         self.flow_name = ""
         self.doc = (getattr(function, "__doc__", None) or "").strip()
         self.__doc__ = getattr(function, "__doc__", None)
@@ -172,6 +131,7 @@ class Step(Generic[P, T_co]):
 
     def __set_name__(self, owner: type, name: str) -> None:
         self.name = name
+        self.owner = owner
         self.flow_name = owner.__name__
 
     # What the graph and the dispatcher ask, without a detour over `options`.
@@ -211,22 +171,26 @@ class Step(Generic[P, T_co]):
         """The step's parameters, once its class is defined."""
         if self._signature is None:
             raise ArgumentError(
-                f"The step {self.name!r} belongs to no flow: define it in a class that derives from Flow."
+                f"The step {self.name!r} belongs to no flow: define it in a class that derives "
+                "from Flow."
             )
         return self._signature
 
     def prepare(self, local: Mapping[str, Any]) -> list[str]:
-        """Read the parameters' types; called when the flow's class is defined.
+        """Read the parameters' types, when a class that holds or inherits the step is defined.
+
+        Parameters:
+            local: What their annotations may name besides the globals of the step's module.
 
         Returns:
-            A sentence for each parameter that can not be used.
+            For each option and parameter that can not be used, what is wrong with it.
         """
+        if self._signature is not None:  # inherited, and read where it was written
+            return []
         parameters, problems = parameters_of(self.function, local)
+        problems += _wrong_options(self.options)
         if not problems:
-            try:
-                self._signature = Signature(f"{self.flow_name}.{self.name}", parameters)
-            except TypeProblem as problem:  # pragma: no cover  # each parameter passed by itself
-                problems.append(str(problem))
+            self._signature = Signature(f"{self.flow_name}.{self.name}", parameters)
         return problems
 
     def may_retry(self, attempt: int, *, crashed: bool = False) -> bool:
@@ -245,9 +209,9 @@ class Step(Generic[P, T_co]):
         return 0.0 if self.options.retry is None else self.options.retry.wait_seconds(attempt)
 
     @overload
-    def __get__(self, flow: None, owner: type) -> Self: ...
+    def __get__(self, flow: Continuation[Any] | None, owner: type) -> Self: ...
     @overload
-    def __get__(self, flow: object, owner: type) -> Callable[P, Continuation[T_co]]: ...
+    def __get__(self, flow: object, owner: type) -> Call_co: ...
     def __get__(self, flow: object | None, owner: type) -> Any:
         if flow is None:
             return self
@@ -257,16 +221,17 @@ class Step(Generic[P, T_co]):
         return f"<Step {self.flow_name}.{self.name}>"
 
 
-class BoundStep(Generic[P, T_co]):
+class BoundStep:
     """A step of one flow object: calling it validates the arguments and builds a continuation."""
 
     __slots__ = ("flow", "step")
 
-    def __init__(self, step: Step[P, T_co], flow: Flow) -> None:
+    def __init__(self, step: Step[Any, Any], flow: Flow) -> None:
         self.step = step
         self.flow = flow
 
-    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> Continuation[T_co]:
+    def __call__(self, *args: Any, **kwargs: Any) -> Continuation[Any]:
+        """Build the continuation that calls the step with these arguments."""
         arguments = self.step.signature.bind(args, kwargs)
         self.flow.__flow__.check_state(self.flow)
         return Continuation(step=self.step, flow=self.flow, arguments=arguments)
@@ -275,11 +240,12 @@ class BoundStep(Generic[P, T_co]):
         return f"<step {self.step.name} of {self.flow!r}>"
 
 
-StepFunction: TypeAlias = Callable[Concatenate[Any, P], Continuation[T]]
+StepFunction: TypeAlias = Function[P, Continuation[T]]
+StepOf: TypeAlias = Step[Call[P, T], StepFunction[P, T]]
 
 
 @overload
-def step(function: StepFunction[P, T], /) -> Step[P, T]: ...
+def step(function: StepFunction[P, T], /) -> StepOf[P, T]: ...
 @overload
 def step(
     *,
@@ -288,7 +254,7 @@ def step(
     retry: Retry | None = None,
     timeout: timedelta | None = None,
     on_error: str | None = None,
-) -> Callable[[StepFunction[P, T]], Step[P, T]]: ...
+) -> Callable[[StepFunction[P, T]], StepOf[P, T]]: ...
 def step(
     function: Callable[..., Any] | None = None,
     /,
@@ -304,8 +270,8 @@ def step(
     Parameters:
         function: The method, where the decorator is used without parentheses.
         start: A run may start here.
-        to: The steps it may hand over to, by name or as the step itself, and `done` where it may end the
-            run. Without it, flowroute reads them from the method's code (``self.charge``).
+        to: The steps it may hand over to, by name or as the step itself, and `done` where it may
+            end the run. Without it, flowroute reads them from the method's code (``self.charge``).
         retry: How often it is tried when it raises; without it, once.
         timeout: How long one attempt may take; then `StepTimeout` is raised inside the step.
         on_error: The step that takes over when all attempts failed. It takes one argument, a
@@ -330,7 +296,7 @@ def step(
 
 
 @overload
-def worker_step(function: StepFunction[P, T], /) -> Step[P, T]: ...
+def worker_step(function: StepFunction[P, T], /) -> StepOf[P, T]: ...
 @overload
 def worker_step(
     *,
@@ -340,7 +306,7 @@ def worker_step(
     timeout: timedelta | None = None,
     on_error: str | None = None,
     commits: bool = False,
-) -> Callable[[StepFunction[P, T]], Step[P, T]]: ...
+) -> Callable[[StepFunction[P, T]], StepOf[P, T]]: ...
 def worker_step(
     function: Callable[..., Any] | None = None,
     /,
@@ -363,8 +329,8 @@ def worker_step(
         retry: How often it is tried when it raises; without it, once.
         timeout: How long one attempt may take; then `StepTimeout` is raised inside the step.
         on_error: The step that takes over when all attempts failed; see `step`.
-        commits: The step may call ``commit()`` on the session, for long imports. Its writes then happen at
-            least once instead of exactly once.
+        commits: The step may call ``commit()`` on the session, for long imports. Its writes then
+            happen at least once instead of exactly once.
 
     Returns:
         The step, or a decorator.
@@ -388,15 +354,34 @@ def worker_step(
 
 def decorate(
     function: Callable[..., Any] | None, place: Place, options: StepOptions
-) -> Step[..., Any] | Callable[[Callable[..., Any]], Step[..., Any]]:
+) -> Step[Any, Any] | Callable[[Callable[..., Any]], Step[Any, Any]]:
     """What every step decorator ends with; a leaf's own decorators call it too."""
     if function is not None:
         return Step(function, place, options)
     return lambda method: Step(method, place, options)
 
 
+def _wrong_options(options: StepOptions) -> list[str]:
+    """What a type checker would have said of a decorator's options."""
+    # Found here, at the definition of the class, instead of when the first attempt fails.
+    problems: list[str] = []
+    retry, timeout = options.retry, options.timeout
+    if retry is not None and not isinstance(retry, Retry):
+        problems.append(f"has retry={retry!r}: give it a Retry, such as Retry(5)")
+    if timeout is not None and not isinstance(timeout, timedelta):
+        problems.append(
+            f"has timeout={timeout!r}: give it a timedelta, such as timedelta(seconds=30)"
+        )
+    elif timeout is not None and timeout <= timedelta(0):
+        problems.append(f"has timeout={timeout!r}: give it some time")
+    return problems
+
+
 def target_names(to: list[Target] | None) -> tuple[str, ...] | None:
     """The names of declared successors; `done` itself stands for the end."""
     if to is None:
         return None
-    return tuple(t if isinstance(t, str) else str(getattr(t, "name", "") or getattr(t, "__name__", t)) for t in to)
+    return tuple(
+        t if isinstance(t, str) else str(getattr(t, "name", "") or getattr(t, "__name__", t))
+        for t in to
+    )

@@ -1,8 +1,8 @@
 """Every SQL statement of the engine.
 
-Each UPDATE of a run names the run as its writer last saw it: ``WHERE id AND seq AND epoch AND state``. A row
-count other than 1 means that somebody else owns the run now. The methods return whether they matched; none
-commits: the caller owns the transaction.
+Each UPDATE of a run names the run as its writer last saw it: ``WHERE id AND seq AND epoch AND
+state``. A row count other than 1 means that somebody else owns the run now. The methods return
+whether they matched; none commits: the caller owns the transaction.
 """
 
 from __future__ import annotations
@@ -10,28 +10,24 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, cast
+from typing import Any, TypeAlias, cast
 
 from sqlalchemy import (
     Connection,
-    CursorResult,
     Row,
     Select,
     and_,
     bindparam,
     case,
     delete,
-    exists,
     func,
-    inspect,
     insert,
+    inspect,
     literal,
-    or_,
     select,
     update,
 )
 from sqlalchemy.dialects import postgresql, sqlite
-from sqlalchemy.exc import DBAPIError
 from sqlalchemy.sql.elements import ColumnElement
 
 from flowroute.engine import schema
@@ -51,7 +47,9 @@ BLOCKED_SECONDS = 30.0
 """How often a blocked run is tried with the code that is deployed then."""
 
 DEADLINE_GRACE_SECONDS = 2.0
-"""How long after its deadline an attempt keeps its lease, so that the process itself may record the timeout."""
+"""How long after its deadline an attempt keeps its lease, so that its process may record the timeout."""
+
+_Rows: TypeAlias = Select[*tuple[Any, ...]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,9 +95,9 @@ class RunRecord:
         return self.wake_at is not None and self.wake_at <= self.now
 
     @property
-    def timed_out(self) -> bool:
-        """Whether the attempt's deadline has passed."""
-        return self.deadline_at is not None and self.deadline_at <= self.now
+    def overran(self) -> bool:
+        """Whether the process that runs the attempt gave up its lease: the step ignores its timeout."""
+        return self.lease_until is not None and self.lease_until <= self.updated_at
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,24 +163,21 @@ class Store:
     def __init__(self, clock: Clock | None = None) -> None:
         self.clock = clock or DatabaseClock()
         now = self.clock.now
-        self._records = select(*(run.c[name] for name in _RUN_COLUMNS), now.label("now"))
-        self._bookmark = (
-            self._records.add_columns(checkpoint.c.payload, checkpoint.c.python)
-            .join_from(run, checkpoint, _at_bookmark())
-            .where(run.c.id == bindparam("run_id"))
+        self._records: _Rows = select(*(run.c[name] for name in _RUN_COLUMNS), now.label("now"))
+        bookmarks = self._records.add_columns(checkpoint.c.payload, checkpoint.c.python).join_from(
+            run, checkpoint, _at_bookmark()
+        )
+        self._bookmark: _Rows = bookmarks.where(run.c.id == bindparam("run_id"))
+        self._held_bookmark: _Rows = bookmarks.where(
+            run.c.flow == bindparam("flow"), run.c.key == bindparam("key")
         )
         self._checkpoint = insert(checkpoint).values(
-            {name: bindparam(name) for name in _CHECKPOINT_COLUMNS} | {"created_at": now}
+            {"created_at": now, **{name: bindparam(name) for name in _CHECKPOINT_COLUMNS}}
         )
         self._advance = self._move(_advanced_columns(now))
-        self._pulse = (
-            update(run)
-            .where(run.c.id == bindparam("b_id"), run.c.epoch == bindparam("b_epoch"))
-            .where(run.c.state == schema.RUNNING)
-            .values(lease_until=_lease(now, bindparam("lease_seconds"), run.c.deadline_at))
-        )
+        self._pulse = self._move({"lease_until": _extended_lease(now)})
 
-    # -- reading --------------------------------------------------------------------------------------
+    # -- reading -----------------------------------------------------------------------------------
 
     def read(self, connection: Connection, run_id: str) -> RunRecord | None:
         """One run, or None."""
@@ -197,8 +192,12 @@ class Store:
 
     def bookmark(self, connection: Connection, run_id: str) -> Bookmark | None:
         """A run with the payload of its newest checkpoint, by one statement; or None."""
-        row = connection.execute(self._bookmark, {"run_id": run_id}).one_or_none()
-        return None if row is None else Bookmark(RunRecord(*row[:-2]), row[-2], row[-1])
+        return _bookmark(connection.execute(self._bookmark, {"run_id": run_id}).one_or_none())
+
+    def held_bookmark(self, connection: Connection, flow: str, key: str) -> Bookmark | None:
+        """As `bookmark`, of the run that holds this key of this flow."""
+        values = {"flow": flow, "key": key}
+        return _bookmark(connection.execute(self._held_bookmark, values).one_or_none())
 
     def checkpoints(self, connection: Connection, run_id: str) -> list[CheckpointRecord]:
         """Every checkpoint of a run, oldest first."""
@@ -223,7 +222,7 @@ class Store:
         limit: int,
     ) -> list[RunRecord]:
         """Runs, newest first."""
-        query: Select[Any] = self._records.order_by(run.c.created_at.desc(), run.c.id.desc()).limit(limit)
+        query = self._records.order_by(run.c.created_at.desc(), run.c.id.desc()).limit(limit)
         if flow is not None:
             query = query.where(run.c.flow == flow)
         if wanted := list(states):
@@ -242,7 +241,7 @@ class Store:
             found += [RunRecord(*row) for row in connection.execute(query)]
         return found
 
-    # -- writing --------------------------------------------------------------------------------------
+    # -- writing -----------------------------------------------------------------------------------
 
     def insert_run(
         self,
@@ -275,20 +274,24 @@ class Store:
             "waiting_for": target.waiting_for,
             "attempt": target.attempt,
             "lease_owner": target.lease_owner,
-            "lease_until": later(now, literal(target.lease_seconds)) if target.lease_seconds else None,
+            "lease_until": later(now, literal(target.lease_seconds))
+            if target.lease_seconds
+            else None,
             "deadline_at": later(now, literal(target.timeout_seconds))
             if target.timeout_seconds
             else None,
             "wake_at": _wake(now, target),
             "created_at": now,
             "updated_at": now,
+            "finished_at": now if target.state in schema.FINISHED else None,
         }
-        dialect = postgresql if connection.dialect.name == "postgresql" else sqlite
-        statement = dialect.insert(run).values(values)
+        statement = _dialect(connection).insert(run).values(values)
         if key is not None:
             statement = statement.on_conflict_do_nothing(
                 index_elements=[run.c.flow, run.c.key], index_where=run.c.key.is_not(None)
             )
+        # psycopg forgets the row count of an INSERT once its cursor is closed.
+        statement = statement.execution_options(preserve_rowcount=True)
         return connection.execute(statement).rowcount == 1
 
     def insert_checkpoint(
@@ -342,7 +345,13 @@ class Store:
         return True
 
     def claim(
-        self, connection: Connection, guard: Guard, *, owner: str, lease_seconds: float, timeout_seconds: float | None
+        self,
+        connection: Connection,
+        guard: Guard,
+        *,
+        owner: str,
+        lease_seconds: float,
+        timeout_seconds: float | None,
     ) -> bool:
         """Take the run: epoch and attempt rise by one, the lease begins."""
         now = self.clock.now
@@ -364,19 +373,21 @@ class Store:
     def pulse(
         self,
         connection: Connection,
-        run_id: str,
-        epoch: int,
+        guard: Guard,
         *,
         lease_seconds: float,
         progress: dict[str, Any] | None,
     ) -> bool:
         """Extend a lease and store the newest progress; False if the lease is lost."""
         statement = self._pulse if progress is None else self._pulse.values(progress=progress)
-        values = {"b_id": run_id, "b_epoch": epoch, "lease_seconds": lease_seconds}
+        values = guard.parameters() | {"lease_seconds": lease_seconds}
         return connection.execute(statement, values).rowcount == 1
 
     def change_state(self, connection: Connection, guard: Guard, target: Target) -> bool:
-        """Move a run to another state at the same bookmark; the epoch rises, so whoever ran it is fenced."""
+        """Move a run to another state at the same bookmark.
+
+        The epoch rises, so whoever ran it is fenced.
+        """
         now = self.clock.now
         return self._change(
             connection,
@@ -422,36 +433,46 @@ class Store:
             .limit(limit)
         )
         ids = list(connection.execute(old).scalars())
-        # Named, not left to ON DELETE CASCADE: SQLite enforces foreign keys only where it was told to.
+        # Named, not left to ON DELETE CASCADE: SQLite enforces foreign keys only where it was told
+        # to.
         connection.execute(delete(checkpoint).where(checkpoint.c.run_id.in_(ids)))
         return connection.execute(delete(run).where(run.c.id.in_(ids))).rowcount
 
-    # -- the tables themselves ------------------------------------------------------------------------
+    # -- the tables themselves ---------------------------------------------------------------------
 
-    def check_tables(self, connection: Connection) -> None:
+    def check_tables(self, connection: Connection) -> bool:
         """Make sure that the tables are there and of this version.
+
+        Returns:
+            Whether they say so themselves: False if their version is not recorded yet.
 
         Raises:
             TablesMissing: They are not.
         """
         if not inspect(connection).has_table(schema_table.name):
             raise TablesMissing(
-                f"The database {connection.engine.url.render_as_string()} has no flowroute tables: create them with "
-                "engine.create_all(), db.create_all() or a migration (flask db migrate, flask db upgrade)."
+                f"The database {connection.engine.url.render_as_string()} has no flowroute tables: "
+                "create them with engine.create_all(), db.create_all() or a migration (flask db "
+                "migrate, flask db upgrade)."
             )
         versions = list(connection.execute(select(schema_table.c.version)).scalars())
-        if not versions:  # made by a migration, which creates tables but writes no rows
-            connection.execute(
-                insert(schema_table).values(version=schema.SCHEMA_VERSION, created_at=self.clock.now)
-            )
-        elif max(versions) != schema.SCHEMA_VERSION:
+        if versions and max(versions) != schema.SCHEMA_VERSION:
             raise TablesMissing(
-                f"The flowroute tables in {connection.engine.url.render_as_string()} are of version {max(versions)}, "
-                f"this flowroute works with version {schema.SCHEMA_VERSION}: run your migrations, or install the "
-                "flowroute that made them."
+                f"The flowroute tables in {connection.engine.url.render_as_string()} are of "
+                f"version {max(versions)}, this flowroute works with version "
+                f"{schema.SCHEMA_VERSION}: run your migrations, or install the flowroute that made "
+                "them."
             )
+        return bool(versions)
 
-    # -- how statements are made ----------------------------------------------------------------------
+    def record_version(self, connection: Connection) -> None:
+        """Write down the version of new tables: create_all() and migrations write no rows."""
+        row = {"version": schema.SCHEMA_VERSION, "created_at": self.clock.now}
+        connection.execute(  # several processes may be first
+            _dialect(connection).insert(schema_table).values(row).on_conflict_do_nothing()
+        )
+
+    # -- how statements are made -------------------------------------------------------------------
 
     def _move(self, columns: Mapping[str, Any]) -> Any:
         return (
@@ -477,7 +498,12 @@ class Guard:
 
     def parameters(self) -> dict[str, Any]:
         """For the WHERE clause of `Store`'s statements."""
-        return {"b_id": self.run_id, "b_seq": self.seq, "b_epoch": self.epoch, "b_state": self.state}
+        return {
+            "b_id": self.run_id,
+            "b_seq": self.seq,
+            "b_epoch": self.epoch,
+            "b_state": self.state,
+        }
 
 
 def guard_of(record: RunRecord) -> Guard:
@@ -491,15 +517,27 @@ _CHECKPOINT_COLUMNS = tuple(
 )
 
 
+def _dialect(connection: Connection) -> Any:
+    """The module whose INSERT knows ON CONFLICT for this database."""
+    return postgresql if connection.dialect.name == "postgresql" else sqlite
+
+
+def _bookmark(row: Row[*tuple[Any, ...]] | None) -> Bookmark | None:
+    return None if row is None else Bookmark(RunRecord(*row[:-2]), row[-2], row[-1])
+
+
 def _at_bookmark() -> ColumnElement[bool]:
     return and_(checkpoint.c.run_id == run.c.id, checkpoint.c.seq == run.c.seq)
 
 
-def _lease(now: Any, seconds: Any, deadline: Any) -> ColumnElement[datetime]:
-    """When a lease that is extended now ends: never long after the attempt's deadline."""
-    end = later(now, seconds)
-    last = later(deadline, literal(DEADLINE_GRACE_SECONDS))
-    return case((and_(deadline.is_not(None), last < end), last), else_=end)
+def _extended_lease(now: Any) -> ColumnElement[datetime]:
+    """When a lease that is extended now ends.
+
+    At the instant of its claim, which no other lease does, if the step overran its timeout and goes
+    on all the same: recovery tells that from a process that died.
+    """
+    over = later(run.c.deadline_at, literal(DEADLINE_GRACE_SECONDS)) <= now
+    return case((over, run.c.updated_at), else_=later(now, bindparam("lease_seconds")))
 
 
 def _wake(now: Any, target: Target) -> Any:

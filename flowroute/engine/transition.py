@@ -1,4 +1,4 @@
-"""What a continuation is in the tables, and back: the row it moves a run to, the checkpoint it becomes."""
+"""What a continuation is in the tables: the row it moves a run to, its checkpoint, and back."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import Any, cast
 
 from flowroute.engine import schema
 from flowroute.engine.codec import PYTHON_TAG, Codec
-from flowroute.engine.continuation import Continuation
+from flowroute.engine.continuation import Continuation, is_continuation
 from flowroute.engine.description import describe
 from flowroute.engine.flow import Flow, definition_of, flow_named, restore
 from flowroute.engine.identity import process_name
@@ -38,29 +38,31 @@ class Transitions:
             TransitionError: It is none, or the step graph does not allow it.
         """
         where = f"The step {step.flow_name}.{step.name} of run {turn.run_id}"
-        if not isinstance(returned, Continuation):
+        if not is_continuation(returned):
             raise TransitionError(
-                f"{where} returned {returned!r}, which is no continuation: return self.<step>(…) to go on, or "
-                "done(value) to end the run.",
+                f"{where} returned {returned!r}, which is no continuation: return self.<step>(…) "
+                "to go on, or done(value) to end the run.",
                 run_id=turn.run_id,
                 step=step.name,
             )
         if returned.flow is not None and type(returned.flow) is not type(flow):
             raise TransitionError(
-                f"{where} returned a continuation of {type(returned.flow).__name__}: a step hands over to a step of "
-                "its own flow.",
+                f"{where} returned a continuation of {type(returned.flow).__name__}: a step hands "
+                "over to a step of its own flow.",
                 run_id=turn.run_id,
                 step=step.name,
             )
         target = END if returned.step is None else returned.step.name
         if not type(flow).__flow__.graph.allows(step.name, target):
             raise TransitionError(
-                f"{where} handed over to {target!r}, which is not among its successors in the step graph: name it, "
-                f"@step(to=[…, {target!r}]).",
+                f"{where} handed over to {target!r}, which is not among its successors in the step "
+                f"graph: name it, @step(to=[…, {target!r}]).",
                 run_id=turn.run_id,
                 step=step.name,
             )
-        return returned if returned.flow is not None else Continuation(None, flow, returned.arguments)
+        return (
+            returned if returned.flow is not None else Continuation(None, flow, returned.arguments)
+        )
 
     def target(self, continuation: Continuation[Any]) -> Target:
         """Where a run goes with this continuation: the columns of its row."""
@@ -129,21 +131,38 @@ class Transitions:
         """
         record = bookmark.record
         cls = flow_named(record.flow)
-        name, state, arguments = self._codec.decode(
+        name, state, arguments = self._decode(work, bookmark)
+        step = definition_of(cls).steps.get(name)
+        if step is None:
+            raise CheckpointUnreadable(
+                f"The flow {record.flow} has no step called {name!r} any more: bring it back, or "
+                "cancel the run.",
+                run_id=record.id,
+                step=name,
+            )
+        return restore(cls, state), step, step.signature.validate(arguments)
+
+    def flow_at(self, work: Work, bookmark: Bookmark) -> Flow:
+        """The flow at a bookmark with its state, whichever step comes next, and also at the end.
+
+        Raises:
+            CheckpointUnreadable: This code can not use the bookmark.
+            ArgumentError: The state no longer fits.
+        """
+        cls = flow_named(bookmark.record.flow)
+        _, state, _ = self._decode(work, bookmark)
+        return restore(cls, state)
+
+    def _decode(self, work: Work, bookmark: Bookmark) -> tuple[str, dict[str, Any], dict[str, Any]]:
+        record = bookmark.record
+        value: tuple[str, dict[str, Any], dict[str, Any]] = self._codec.decode(
             bookmark.payload,
             run_id=record.id,
             seq=record.seq,
             python=bookmark.python,
             session=work.session,
         )
-        step = definition_of(cls).steps.get(name)
-        if step is None:
-            raise CheckpointUnreadable(
-                f"The flow {record.flow} has no step called {name!r} any more: bring it back, or cancel the run.",
-                run_id=record.id,
-                step=name,
-            )
-        return restore(cls, state), step, step.signature.validate(arguments)
+        return value
 
 
 def startable(continuation: object) -> tuple[Flow, Step[Any, Any]]:
@@ -152,9 +171,10 @@ def startable(continuation: object) -> tuple[Flow, Step[Any, Any]]:
     Raises:
         TransitionError: It can not start with this.
     """
-    if not isinstance(continuation, Continuation):
+    if not is_continuation(continuation):
         raise TransitionError(
-            f"start() takes a continuation, not {continuation!r}: call a start step, Checkout(customer_id=7).reserve(cart)."
+            f"start() takes a continuation, not {continuation!r}: call a start step, "
+            "Checkout(customer_id=7).reserve(cart)."
         )
     flow, step = continuation.flow, continuation.step
     if flow is None or step is None:
@@ -162,8 +182,8 @@ def startable(continuation: object) -> tuple[Flow, Step[Any, Any]]:
     if not step.start:
         starts = [s.name for s in definition_of(type(flow)).steps.values() if s.start]
         raise TransitionError(
-            f"{step.flow_name}.{step.name} is no start step: start with {', '.join(starts)}, or declare it "
-            "@step(start=True).",
+            f"{step.flow_name}.{step.name} is no start step: start with {', '.join(starts)}, or "
+            "declare it @step(start=True).",
             step=step.name,
         )
     return flow, step

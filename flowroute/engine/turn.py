@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Self
 
+from flowroute.engine import schema
 from flowroute.engine.step import Place
-from flowroute.engine.store import Guard
+from flowroute.engine.store import Bookmark, Guard, RunRecord
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,7 +19,21 @@ class Caller:
     places: frozenset[Place]
     """The places of the steps it can run."""
     submits: bool = False
-    """Whether it brings a person's answer to a page, and so claims the run before the page is called."""
+    """Whether it brings a person's answer to a page, and so claims the run before the page is
+    called."""
+
+    def wants(self, record: RunRecord) -> bool:
+        """Whether this caller can do anything with a run in this state."""
+        if record.state in (schema.READY, schema.BLOCKED):
+            return True
+        if record.state == schema.DONE:
+            # An answer comes too late for a final page, which is there to be looked at.
+            return record.step is not None and Place.REQUEST in self.places and not self.submits
+        if record.state != schema.WAITING:
+            return False
+        if record.waiting_for == schema.FOR_WORKER:
+            return Place.EXECUTOR in self.places
+        return record.waiting_for == schema.FOR_PAGE and Place.REQUEST in self.places
 
 
 SCRIPT = Caller("script", frozenset({Place.ANYWHERE}))
@@ -36,6 +51,10 @@ class Outcome:
     """Whether a page answered and the run stays where it is."""
     answer: Any = None
     """What the page returned."""
+    ended: bool = False
+    """Whether it was the final page that answered."""
+    bookmark: Bookmark | None = None
+    """The run as it was read; None if it has moved since."""
 
 
 NOTHING = Outcome(advanced=False)
@@ -53,9 +72,15 @@ class Turn:
     epoch: int
     attempt: int
     state: str
-    """What the run row says: running under this turn's lease, or waiting for the page that is being shown."""
+    """What the run row says: running under this turn's lease, or waiting for the page that is being
+    shown."""
     transient: int = 0
     """How often the database asked for another try of this attempt."""
+
+    @classmethod
+    def at(cls, record: RunRecord, caller: Caller, *, attempt: int) -> Self:
+        """A turn at a run as it was just read, without a claim."""
+        return cls(caller, record.id, record.key, record.seq, record.epoch, attempt, record.state)
 
     @property
     def guard(self) -> Guard:

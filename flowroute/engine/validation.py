@@ -3,58 +3,94 @@
 from __future__ import annotations
 
 import inspect
-import sys
-import types
 import warnings
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Generator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, get_type_hints
+from typing import Any, ClassVar, cast, get_origin, get_type_hints
 
-from pydantic import ConfigDict, TypeAdapter, ValidationError, create_model
-from pydantic.errors import PydanticUserError
+from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError, create_model
+from pydantic.warnings import ArbitraryTypeWarning
+from pydantic_core import SchemaError
 from typing_extensions import Format, TypedDict, get_annotations
 
 from flowroute.errors import ArgumentError
 
 # Rows, sessions' objects and other classes pydantic knows nothing of are checked with isinstance().
-CONFIG = ConfigDict(arbitrary_types_allowed=True, extra="forbid", protected_namespaces=())
+# A checkpoint holds state and arguments by name, whatever their aliases.
+CONFIG = ConfigDict(
+    arbitrary_types_allowed=True,
+    extra="forbid",
+    protected_namespaces=(),
+    validate_by_alias=True,
+    validate_by_name=True,
+)
 
 Namespace = Mapping[str, Any]
 
+_OTHER_FUNCTIONS = (
+    inspect.iscoroutinefunction,
+    inspect.isgeneratorfunction,
+    inspect.isasyncgenfunction,
+)
 
-class TypeProblem(Exception):  # noqa: N818  # never leaves the package: it becomes a line of a DefinitionError
+
+class TypeProblem(Exception):  # never leaves the package: becomes a line of a DefinitionError
     """An annotation that pydantic can not validate; the message says which and why."""
 
 
-def resolve(
-    annotations: Mapping[str, Any], module: Namespace, local: Namespace
-) -> dict[str, Any]:
-    """Turn annotations, which may be strings, into types.
+def resolve(name: str, annotation: Any, module: Namespace, local: Namespace) -> Any:
+    """Turn an annotation, which may be a string, into a type that pydantic can validate.
 
     Parameters:
-        annotations: By name.
-        module: The globals where they were written.
+        name: What is annotated.
+        annotation: The annotation.
+        module: The globals where it was written.
         local: The names of the enclosing function or class, which win.
 
     Returns:
-        The types by name, `Annotated` kept.
+        The type, `Annotated` and `ClassVar` kept.
 
     Raises:
-        TypeProblem: A name in an annotation is not defined.
+        TypeProblem: A name in it is not defined, or pydantic can not handle it.
     """
-    resolved: dict[str, Any] = {}
-    for name, annotation in annotations.items():
-        holder = types.SimpleNamespace(__annotations__={name: annotation})
-        try:
-            resolved |= get_type_hints(holder, dict(module), dict(local), include_extras=True)
-        except NameError as error:
-            raise TypeProblem(
-                f"{name!r} is annotated with {error.name!r}, which is not defined when the class is: "
-                "define it above, and import it outside `if TYPE_CHECKING`"
-            ) from error
-        except (TypeError, SyntaxError) as error:
-            raise TypeProblem(f"{name!r} has an annotation that is not a type: {error}") from error
-    return resolved
+    # In a class, because only there ClassVar is a type.
+    holder = type("holder", (), {"__annotations__": {name: annotation}})
+    try:
+        found = get_type_hints(holder, dict(module), dict(local), include_extras=True)[name]
+    except NameError as error:
+        raise TypeProblem(
+            f"{name!r} is annotated with {error.name!r}, which is not defined when the class "
+            "is: define it above, and import it outside `if TYPE_CHECKING`"
+        ) from error
+    except Exception as error:
+        # Evaluating an annotation runs the user's code, which may raise anything.
+        raise TypeProblem(
+            f"{name!r} has an annotation that is not a type: {type(error).__name__}: {error}"
+        ) from error
+    if not is_class_variable(found):
+        _mapping_validator(name, {name: found})
+    return found
+
+
+def is_class_variable(annotation: Any) -> bool:
+    """Whether an annotation is ``ClassVar`` or ``ClassVar[…]``."""
+    return annotation is ClassVar or get_origin(annotation) is ClassVar
+
+
+def nowhere() -> str:
+    """The place of what was read from a checkpoint: no line of code gave it."""
+    return ""
+
+
+def call_site() -> str:
+    """Where the user's code was, for messages: the nearest frame outside this package."""
+    frame = inspect.currentframe()
+    while frame is not None and frame.f_globals.get("__name__", "").startswith("flowroute.engine"):
+        frame = frame.f_back
+    if frame is None:
+        return ""
+    return f" at {frame.f_code.co_filename}:{frame.f_lineno}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,21 +137,28 @@ class Signature:
             ArgumentError: The call does not fit the signature or its types.
         """
         if len(args) > len(self._positional):
+            most = len(self._positional)
             raise ArgumentError(
-                f"{self.title} takes {len(self._positional)} positional arguments, "
-                f"but {len(args)} were given{_call_site()}."
+                f"{self.title} takes {most} positional argument{'' if most == 1 else 's'}, "
+                f"but {len(args)} were given{call_site()}."
             )
         bound = dict(zip(self._positional, args, strict=False))
         for name in kwargs:
             if name in bound:
-                raise ArgumentError(f"{self.title} got two values for {name!r}{_call_site()}.")
+                raise ArgumentError(f"{self.title} got two values for {name!r}{call_site()}.")
             if name in self._only_positional:
-                raise ArgumentError(f"{self.title} takes {name!r} by position only{_call_site()}.")
+                raise ArgumentError(f"{self.title} takes {name!r} by position only{call_site()}.")
         bound.update(kwargs)
-        return self.validate(bound)
+        return self.validate(bound, call_site)
 
-    def validate(self, arguments: dict[str, Any]) -> dict[str, Any]:
+    def validate(
+        self, arguments: dict[str, Any], place: Callable[[], str] = nowhere
+    ) -> dict[str, Any]:
         """Validate arguments by name, filling in defaults.
+
+        Parameters:
+            arguments: By name.
+            place: Says where they were given, for the message; see `call_site`.
 
         Raises:
             ArgumentError: With pydantic's message.
@@ -126,7 +169,7 @@ class Signature:
             return self._validate(arguments)
         except ValidationError as error:
             raise ArgumentError(
-                f"{self.title} was given arguments that do not fit{_call_site()}.\n{error}"
+                f"{self.title} was given arguments that do not fit{place()}.\n{error}"
             ) from error
 
     def call(self, function: Callable[..., Any], flow: object, arguments: dict[str, Any]) -> Any:
@@ -150,27 +193,30 @@ class StateModel:
         TypeProblem: pydantic can not handle one of the types.
     """
 
-    def __init__(
-        self, title: str, fields: Mapping[str, Any], defaults: Mapping[str, Any]
-    ) -> None:
+    def __init__(self, title: str, fields: Mapping[str, Any], defaults: Mapping[str, Any]) -> None:
         self.title = title
         self.fields = tuple(fields)
         definitions: dict[str, Any] = {
             name: (annotation, defaults.get(name, ...)) for name, annotation in fields.items()
         }
-        with warnings.catch_warnings():
-            # A field called `copy` or `json` shadows a method of the *private* model: no one sees it.
-            warnings.filterwarnings("ignore", message="Field name", category=UserWarning)
-            try:
-                model = create_model(title, __config__=CONFIG, **definitions)
-            except (PydanticUserError, NameError, TypeError) as error:
-                raise TypeProblem(f"state that pydantic can not handle: {_first_line(error)}") from error
+        with _schema_problems("the state"):
+            model = create_model(title, __config__=CONFIG, **definitions)
+            model.model_rebuild()  # does nothing unless a type in it was incomplete
+        if reserved := fields.keys() - model.model_fields.keys():
+            names = ", ".join(map(repr, sorted(reserved)))
+            raise TypeProblem(f"the state has the name {names}, which pydantic needs: rename it")
+        self._model = model
         self._validate_model = model.__pydantic_validator__.validate_python
-        self._template = model.model_construct
         self._assign = model.__pydantic_validator__.validate_assignment
 
-    def validate(self, state: Mapping[str, Any]) -> dict[str, Any]:
+    def validate(
+        self, state: Mapping[str, Any], place: Callable[[], str] = nowhere
+    ) -> dict[str, Any]:
         """Validate the whole state, filling in defaults.
+
+        Parameters:
+            state: By name.
+            place: Says where it was given, for the message; see `call_site`.
 
         Raises:
             ArgumentError: With pydantic's message.
@@ -179,7 +225,7 @@ class StateModel:
             return dict(self._validate_model(dict(state)).__dict__)
         except ValidationError as error:
             raise ArgumentError(
-                f"{self.title} was given state that does not fit{_call_site()}.\n{error}"
+                f"{self.title} was given state that does not fit{place()}.\n{error}"
             ) from error
 
     def validate_one(self, state: Mapping[str, Any], name: str, value: object) -> Any:
@@ -189,11 +235,21 @@ class StateModel:
             ArgumentError: With pydantic's message.
         """
         try:
-            return self._assign(self._template(**state), name, value).__dict__[name]
+            return self._assign(self._held(state), name, value).__dict__[name]
         except ValidationError as error:
             raise ArgumentError(
-                f"{self.title}.{name} was set to a value that does not fit{_call_site()}.\n{error}"
+                f"{self.title}.{name} was set to a value that does not fit{call_site()}.\n{error}"
             ) from error
+
+
+    def _held(self, state: Mapping[str, Any]) -> BaseModel:
+        """The private model with state that is not validated now."""
+        # Not model_construct(), whose own parameter leaves no room for state called `cls`.
+        held = self._model.__new__(self._model)
+        object.__setattr__(held, "__dict__", dict(state))
+        object.__setattr__(held, "__pydantic_fields_set__", set(state))
+        object.__setattr__(held, "__pydantic_extra__", None)
+        return held
 
 
 def parameters_of(
@@ -212,12 +268,18 @@ def parameters_of(
     found: list[Parameter] = []
     annotations = get_annotations(function, format=Format.FORWARDREF)
     signature = list(inspect.signature(function).parameters.values())
-    if not signature:
+    if not signature or signature[0].kind not in (
+        inspect.Parameter.POSITIONAL_ONLY,
+        inspect.Parameter.POSITIONAL_OR_KEYWORD,
+    ):
         problems.append("takes no `self`")
+    if any(is_other(function) for is_other in _OTHER_FUNCTIONS):
+        problems.append("is no plain function: leave out `async` and `yield`")
     for parameter in signature[1:]:
         if parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD):
             problems.append(
-                f"takes {'*' if parameter.kind is parameter.VAR_POSITIONAL else '**'}{parameter.name}: "
+                "takes "
+                f"{'*' if parameter.kind is parameter.VAR_POSITIONAL else '**'}{parameter.name}: "
                 "name each parameter, so that its type can be checked"
             )
             continue
@@ -225,9 +287,8 @@ def parameters_of(
         if parameter.name in annotations:
             try:
                 annotation = resolve(
-                    {parameter.name: annotations[parameter.name]}, _globals_of(function), local
-                )[parameter.name]
-                _mapping_validator(parameter.name, {parameter.name: annotation})
+                    parameter.name, annotations[parameter.name], _globals_of(function), local
+                )
             except TypeProblem as problem:
                 problems.append(str(problem))
                 continue
@@ -251,25 +312,33 @@ def _mapping_validator(
     title: str, fields: Mapping[str, Any]
 ) -> Callable[[dict[str, Any]], dict[str, Any]]:
     # A TypedDict, not a model: its keys may be called `copy`, `json` or `_private`.
-    shape: Any = TypedDict(title.replace(".", "_"), dict(fields))  # type: ignore[operator]
-    shape.__pydantic_config__ = CONFIG
-    try:
+    make = cast("Callable[..., Any]", TypedDict)
+    with _schema_problems(", ".join(repr(name) for name in fields)):
+        shape = make(title.replace(".", "_"), dict(fields))
+        shape.__pydantic_config__ = CONFIG
         adapter: TypeAdapter[dict[str, Any]] = TypeAdapter(shape)
-    except (PydanticUserError, NameError, TypeError) as error:
-        names = ", ".join(repr(name) for name in fields)
-        raise TypeProblem(f"{names} has a type that pydantic can not handle: {_first_line(error)}") from error
+        adapter.rebuild()
     return adapter.validator.validate_python
 
 
-def _first_line(error: BaseException) -> str:
-    return str(error).strip().partition("\n")[0]
+@contextmanager
+def _schema_problems(what: str) -> Generator[None]:
+    """Turn whatever pydantic says of types into a `TypeProblem`."""
+    with warnings.catch_warnings():
+        # A field called `copy` or `json` shadows a method of the *private* model: no one sees it.
+        warnings.filterwarnings("ignore", message="Field name", category=UserWarning)
+        # `any` for `Any`, say: pydantic would accept every value.
+        warnings.simplefilter("error", ArbitraryTypeWarning)
+        try:
+            yield
+        except Exception as error:
+            # Any: types may bring code of their own for this.
+            raise TypeProblem(
+                f"{what} has a type that pydantic can not handle: {_brief(error)}"
+            ) from error
 
 
-def _call_site() -> str:
-    """Where the user's code was, for messages: the nearest frame outside this package."""
-    frame = sys._getframe(1)  # noqa: SLF001  # the documented way to look at the caller
-    while frame is not None and frame.f_globals.get("__name__", "").startswith("flowroute.engine"):
-        frame = frame.f_back  # type: ignore[assignment]
-    if frame is None:
-        return ""
-    return f" at {frame.f_code.co_filename}:{frame.f_lineno}"
+def _brief(error: Exception) -> str:
+    text = str(error).strip()
+    # The first line says it all, except that a SchemaError begins with where it was met.
+    return " ".join(text.split()) if isinstance(error, SchemaError) else text.partition("\n")[0]

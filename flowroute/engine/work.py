@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from types import TracebackType
+from typing import Self
 
 from sqlalchemy import Connection
 from sqlalchemy.orm import Session
-from typing_extensions import Self
 
 from flowroute.engine.database import REFUSE_COMMIT, Database
 from flowroute.engine.schema import run_table
@@ -17,8 +17,8 @@ from flowroute.engine.schema import run_table
 class Work:
     """The session of one turn, opened when something first needs it.
 
-    While nothing has used the session, the dispatcher's statements take a plain connection, which is faster.
-    As soon as the step has, they join its transaction, and one COMMIT stores both.
+    While nothing has used the session, the dispatcher's statements take a plain connection, which
+    is faster. As soon as the step has, they join its transaction, and one COMMIT stores both.
 
     Parameters:
         database: Where sessions come from.
@@ -40,8 +40,8 @@ class Work:
         return self._session
 
     @contextmanager
-    def step(self, name: str, *, commits: bool) -> Iterator[None]:
-        """While a step runs: refuse ``commit()`` on the session, unless the step declared that it commits."""
+    def step(self, name: str, *, commits: bool) -> Generator[None]:
+        """While a step runs, refuse ``commit()`` on the session, unless it was declared."""
         self._refuse = None if commits else name
         if self._session is not None:
             self._session.info[REFUSE_COMMIT] = self._refuse
@@ -53,7 +53,7 @@ class Work:
                 self._session.info[REFUSE_COMMIT] = None
 
     @contextmanager
-    def transaction(self) -> Iterator[Connection]:
+    def transaction(self) -> Generator[Connection]:
         """A connection to write with; what the session holds is flushed and committed with it."""
         session = self._session
         if session is None or not session.in_transaction():
@@ -67,8 +67,13 @@ class Work:
             session.rollback()
             raise
 
+    @property
+    def has_begun(self) -> bool:
+        """Whether the session is in a transaction, which may hold the write lock of SQLite."""
+        return self._session is not None and self._session.in_transaction()
+
     @contextmanager
-    def reading(self) -> Iterator[Connection]:
+    def reading(self) -> Generator[Connection]:
         """A connection to read with."""
         session = self._session
         if session is None or not session.in_transaction():
@@ -80,7 +85,8 @@ class Work:
     def settle(self) -> None:
         """End a transaction that only read, and keep what was read.
 
-        A worker step may be slow: no transaction is open while it works, until it writes or reads itself.
+        A worker step may be slow: no transaction is open while it works, until it writes or reads
+        itself.
         """
         session = self._session
         if session is None or not session.in_transaction():

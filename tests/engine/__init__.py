@@ -1,0 +1,1 @@
+"""The engine: its flows, its protocol and its bytes."""

@@ -1,0 +1,450 @@
+"""The heartbeat: leases that are extended, lost or taken away, and progress that never blocks."""
+
+from __future__ import annotations
+
+import logging
+import math
+import threading
+import time
+from datetime import timedelta
+from typing import Any
+
+import pytest
+import sqlalchemy as sa
+from sqlalchemy import event
+
+from flowroute import Continuation, Engine, Flow, LeaseLost, done, step, worker_step
+from flowroute.engine import heartbeat
+from flowroute.engine.clock import FakeClock
+from flowroute.errors import ArgumentError
+from tests.engine.conftest import MakeEngine
+from tests.engine.support import (
+    Moves,
+    Note,
+    Shelf,
+    in_thread,
+    notes,
+    seconds_until,
+    set_column,
+    wait_for_state,
+)
+from tests.waiting import wait_until
+
+
+class Held:
+    """A worker step that goes on until it is told to end."""
+
+    def __init__(self) -> None:
+        self.began = threading.Event()
+        self.end = threading.Event()
+        self.raised: list[str] = []
+
+    def hold(self) -> None:
+        """What the step does; the lock is waited for in short pieces, as an interruption asks for."""
+        self.began.set()
+        try:
+            while not self.end.wait(0.01):
+                pass
+        except BaseException as error:
+            self.raised.append(type(error).__name__)
+            raise
+
+
+@pytest.fixture
+def held() -> Any:
+    """The step of `Working`, ended with the test."""
+    made = Held()
+    yield made
+    made.end.set()
+
+
+@pytest.fixture
+def working(held: Held) -> type[Flow]:
+    """A flow of one long worker step that writes before and after."""
+
+    class Working(Flow):
+        @worker_step(start=True)
+        def work(self) -> Continuation[str]:
+            self.session.add(Note(text="of a step"))
+            held.hold()
+            self.session.flush()
+            return done("worked")
+
+    return Working
+
+
+def start(engine: Engine, working: Any, held: Held) -> tuple[Any, threading.Thread]:
+    """Start a run and have another thread advance it; returns both once the step has begun."""
+    run = engine.start(working().work())
+    thread = in_thread(engine.advance, run.id, 0)
+    assert held.began.wait(10)
+    return run, thread
+
+
+def test_a_lease_is_extended_while_its_step_runs(
+    make_engine: MakeEngine, clock: FakeClock, working: type[Flow], held: Held
+) -> None:
+    engine = make_engine(Shelf(), clock=clock, lease_seconds=0.3)
+    run, thread = start(engine, working, held)
+    for _ in range(3):
+        clock.advance(100)
+        wait_until(
+            lambda: seconds_until(run.record.lease_until, clock) > 0, what="the lease is extended"
+        )
+        assert not engine.recover()
+    held.end.set()
+    thread.join(10)
+    assert run.result == "worked"
+    assert run.record.epoch == 2
+    assert notes(engine) == ["of a step"]
+
+
+def test_a_lost_lease_is_raised_in_the_step_and_nothing_of_it_is_stored(
+    make_engine: MakeEngine, working: type[Flow], held: Held, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    engine = make_engine(Shelf(), lease_seconds=0.3)
+    run, thread = start(engine, working, held)
+    set_column(engine, run, epoch=9)  # another process claimed it
+    thread.join(10)
+    assert held.raised == ["LeaseLost"]
+    assert notes(engine) == []
+    assert (run.state, run.record.seq, run.record.epoch) == ("running", 0, 9)
+    assert "another process owns the run now; step work undone" in caplog.text
+
+
+def test_a_cancelled_run_is_interrupted_and_its_writes_are_not_stored(
+    make_engine: MakeEngine, working: type[Flow], held: Held
+) -> None:
+    engine = make_engine(Shelf(), lease_seconds=0.3)
+    run, thread = start(engine, working, held)
+    assert run.cancel().state == "cancelled"
+    thread.join(10)
+    assert held.raised == ["LeaseLost"]
+    assert notes(engine) == []
+    assert (run.state, run.record.seq) == ("cancelled", 0)
+
+
+def test_a_step_that_returns_after_its_run_was_cancelled_stores_nothing(
+    make_engine: MakeEngine, working: type[Flow], held: Held
+) -> None:
+    engine = make_engine(Shelf(), lease_seconds=30)
+    run, thread = start(engine, working, held)
+    run.cancel()
+    held.end.set()
+    thread.join(10)
+    assert held.raised == []
+    assert notes(engine) == []
+    assert (run.state, run.record.seq, len(run.checkpoints)) == ("cancelled", 0, 1)
+
+
+def test_reset_of_a_running_run_stores_nothing_of_it(
+    make_engine: MakeEngine, held: Held, working: type[Flow]
+) -> None:
+    engine = make_engine(Shelf(), lease_seconds=30)
+    first = engine.start(working().work(), key="k")  # type: ignore[attr-defined]
+    thread = in_thread(engine.advance, first.id, 0)
+    assert held.began.wait(10)
+    first.reset()
+    second = engine.start(working().work(), key="k")  # type: ignore[attr-defined]
+    held.end.set()
+    thread.join(10)
+    assert first.state == "cancelled"
+    assert (second.state, second.record.seq) == ("waiting", 0)
+    assert engine.advance(second.id, 0)
+    assert second.result == "worked"
+    assert notes(engine) == ["of a step"]
+
+
+def test_a_zombie_can_store_nothing_once_another_process_took_over(
+    make_engine: MakeEngine, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(heartbeat, "BEATS_PER_LEASE", 0.001)  # this process stalls: no heartbeat
+    first, second = threading.Event(), threading.Event()
+    gates = {1: first, 2: second}
+
+    class Contested(Flow):
+        @worker_step(start=True)
+        def work(self) -> Continuation[int]:
+            attempt = self.run.attempt
+            self.session.add(Note(text=f"attempt {attempt}"))
+            assert gates[attempt].wait(20)
+            return self.tell(attempt)
+
+        @step
+        def tell(self, attempt: int) -> Continuation[int]:
+            self.session.add(Note(text=f"told of {attempt}"))
+            return done(attempt)
+
+    zombie = make_engine(Shelf(), clock=clock)
+    other = make_engine(shelf := Shelf(), clock=clock)
+    run = zombie.start(Contested().work())
+    stalled = in_thread(zombie.advance, run.id, 0)
+    wait_for_state(run, "running")
+    clock.advance(31)
+    assert other.recover().expired == 1
+    clock.advance(1)
+    assert other.recover().timers == 1
+    second.set()
+    assert shelf.work() == [True]
+    first.set()  # now the first attempt returns, too late
+    stalled.join(10)
+    assert run.result == 2
+    assert notes(other) == ["attempt 2", "told of 2"]
+    assert [c.attempt for c in run.checkpoints] == [2, 1, None]
+
+
+def test_a_zombie_can_store_nothing_while_the_other_process_is_still_at_it(
+    make_engine: MakeEngine, clock: FakeClock, working: type[Flow], held: Held
+) -> None:
+    zombie = make_engine(Shelf(), clock=clock, lease_seconds=30)
+    run, stalled = start(zombie, working, held)
+    clock.advance(31)
+    other = make_engine(Shelf(), clock=clock)
+    assert other.recover().expired == 1
+    held.end.set()
+    stalled.join(10)
+    assert (run.state, run.waiting_for, run.record.seq) == ("waiting", "timer", 0)
+    assert notes(other) == []
+
+
+# -- progress --------------------------------------------------------------------------------------
+
+
+class Progressing(Flow):
+    """Reports progress, then waits until it was stored."""
+
+    @worker_step(start=True)
+    def work(self) -> Continuation[Any]:
+        self.run.progress(1, 3, "one")
+        self.run.progress(2, 3, "two")
+        for _ in range(500):
+            if self.run.id in seen:
+                break
+            time.sleep(0.01)
+        return done(dict(seen))
+
+
+seen: dict[str, Any] = {}
+
+
+def test_progress_is_stored_and_announced_while_the_step_runs(make_engine: MakeEngine) -> None:
+    class Watching(Moves):
+        def moved(self, move: Any) -> None:
+            super().moved(move)
+            if move.progress is not None and move.progress["done"] == 2:
+                seen[move.run_id] = engine.read(move.run_id).progress
+
+    engine = make_engine(Shelf(), notifier=(moves := Watching()))
+    run = engine.start(Progressing().work())
+    thread = in_thread(engine.advance, run.id, 0)
+    thread.join(20)
+    stored = {"done": 2, "total": 3, "message": "two"}
+    assert run.result[run.id] == stored
+    told = [move for move in moves.heard if move.progress == stored]
+    assert [(m.run_id, m.seq, m.state, m.step) for m in told] == [(run.id, 0, "running", "work")]
+    assert run.progress is None  # it was of the step that has ended
+
+
+def test_progress_that_comes_faster_than_it_is_stored_is_merged(make_engine: MakeEngine) -> None:
+    class Counting(Flow):
+        @worker_step(start=True)
+        def work(self) -> Continuation[float]:
+            began = time.monotonic()
+            for number in range(3000):
+                self.run.progress(number, 3000)
+            took = time.monotonic() - began
+            wait_until(lambda: moves.progress()[-1:] == [expected], what="the newest is stored")
+            return done(took)
+
+    expected = {"done": 2999, "total": 3000, "message": ""}
+    engine = make_engine(Shelf(), notifier=(moves := Moves()))
+    run = engine.start(Counting().work())
+    in_thread(engine.advance, run.id, 0).join(20)
+    assert run.state == "done"
+    assert len(moves.progress()) <= 20
+    numbers = [progress["done"] for progress in moves.progress()]
+    assert numbers == sorted(set(numbers))
+
+
+def test_progress_does_not_block_while_the_step_holds_the_write_lock(
+    make_engine: MakeEngine, caplog: pytest.LogCaptureFixture
+) -> None:
+    class Locking(Flow):
+        @worker_step(start=True)
+        def work(self) -> Continuation[float]:
+            self.session.add(Note(text="held"))
+            self.session.flush()
+            longest = 0.0
+            for number in range(200):
+                began = time.monotonic()
+                self.run.progress(number, 200)
+                longest = max(longest, time.monotonic() - began)
+                time.sleep(0.002)
+            return done(longest)
+
+    engine = make_engine(Shelf())
+    run = engine.start(Locking().work())
+    in_thread(engine.advance, run.id, 0).join(20)
+    assert run.result < 0.1
+    assert notes(engine) == ["held"]
+    warnings = [r for r in caplog.records if r.levelno >= logging.WARNING]
+    assert len(warnings) <= 1  # once, not at each try
+
+
+def test_progress_of_a_step_does_not_show_at_the_next(make_engine: MakeEngine) -> None:
+    """The heartbeat has taken the progress, and stores it only when the run has moved on."""
+
+    class Moving(Flow):
+        @worker_step(start=True)
+        def one(self) -> Continuation[Any]:
+            self.run.progress(1, 2, "of the first step")
+            assert taken.wait(10)
+            return self.two()
+
+        @step
+        def two(self) -> Continuation[Any]:
+            moved_on.set()
+            assert stored.wait(10)
+            return done(engine.read(self.run.id).progress)
+
+    taken, moved_on, stored = threading.Event(), threading.Event(), threading.Event()
+    engine = make_engine(Shelf(), notifier=(moves := Moves()))
+    pulse = engine._store.pulse  # noqa: SLF001
+
+    def late(*arguments: Any, **options: Any) -> bool:
+        taken.set()
+        assert moved_on.wait(10)
+        held = pulse(*arguments, **options)
+        stored.set()
+        return held
+
+    engine._store.pulse = late  # type: ignore[method-assign]  # noqa: SLF001
+    run = engine.start(Moving().one())
+    in_thread(engine.advance, run.id, 0).join(20)
+    assert run.result is None
+    assert run.state == "done"
+    assert moves.progress() == []
+
+
+@pytest.mark.parametrize(
+    ("done_", "total"),
+    [(-1, 2), (3, 2), (0, 0), (1, -1), (math.nan, 1), (0, math.nan), (0, math.inf)],
+)
+def test_progress_that_makes_no_sense_is_refused(
+    engine: Engine, done_: float, total: float
+) -> None:
+    class Senseless(Flow):
+        @step(start=True)
+        def work(self) -> Continuation[str]:
+            with pytest.raises(ArgumentError, match="progress"):
+                self.run.progress(done_, total)
+            return done("refused")
+
+    assert engine.start(Senseless().work()).result == "refused"
+
+
+def test_odd_progress_neither_stops_the_heartbeat_nor_is_lost(make_engine: MakeEngine) -> None:
+    class Odd(Flow):
+        @worker_step(start=True)
+        def work(self) -> Continuation[Any]:
+            self.run.progress(True, 2, ValueError("nul \x00, \udc80, " + "long " * 1000))  # type: ignore[arg-type]  # noqa: FBT003
+            wait_until(lambda: engine.read(self.run.id).progress, what="it is stored")
+            return done(engine.read(self.run.id).progress)
+
+    engine = make_engine(Shelf(), lease_seconds=1)
+    run = engine.start(Odd().work())
+    in_thread(engine.advance, run.id, 0).join(20)
+    assert run.result["done"] == 1.0
+    assert run.result["message"].startswith("nul \ufffd, ?, long")
+    assert len(run.result["message"]) == 200
+
+
+# -- when the database is away ---------------------------------------------------------------------
+
+
+def test_a_lease_that_could_not_be_extended_is_tried_again(
+    make_engine: MakeEngine,
+    working: type[Flow],
+    held: Held,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    engine = make_engine(Shelf(), lease_seconds=0.3)
+    failures = [3]
+
+    def fail(_c: Any, _cursor: Any, statement: str, *_: Any) -> None:
+        if failures[0] and threading.current_thread().name == "flowroute-heartbeat":
+            if "UPDATE" in statement:
+                failures[0] -= 1
+                raise sa.exc.OperationalError(statement, {}, Exception("the network is away"))
+
+    event.listen(engine.database.engine, "before_cursor_execute", fail)
+    run, thread = start(engine, working, held)
+    wait_until(lambda: failures[0] == 0, what="three tries failed")
+    before = run.record.lease_until
+    wait_until(lambda: run.record.lease_until > before, what="the lease is extended")
+    held.end.set()
+    thread.join(10)
+    assert run.result == "worked"
+    warnings = [r for r in caplog.records if "lease not extended" in r.getMessage()]
+    assert [r.levelno for r in warnings if r.levelno >= logging.WARNING] == [logging.WARNING]
+
+
+def test_the_heartbeat_ends_with_its_engine(make_engine: MakeEngine) -> None:
+    def threads() -> list[str]:
+        return [t.name for t in threading.enumerate() if t.name.startswith("flowroute-")]
+
+    class Short(Flow):
+        @step(start=True)
+        def work(self) -> Continuation[None]:
+            return done()
+
+    with make_engine("thread") as engine:
+        engine.start(Short().work())
+        assert "flowroute-heartbeat" in threads()
+        assert "flowroute-recovery" in threads()
+    assert threads() == []
+
+
+def test_a_lease_lost_just_as_the_step_returns_counts(make_engine: MakeEngine) -> None:
+    engine = make_engine(Shelf())
+    beats = engine.dispatcher.heartbeat
+
+    class Returning(Flow):
+        @worker_step(start=True)
+        def work(self) -> Continuation[None]:
+            [pulse] = beats._pulses  # noqa: SLF001
+            pulse.interrupted = LeaseLost  # set, and the exception not raised yet
+            return done()
+
+    run = engine.start(Returning().work())
+    assert engine.advance(run.id, 0) is False
+    assert (run.state, run.record.seq) == ("running", 0)
+
+
+def test_an_interruption_between_the_steps_end_and_its_removal_is_survived(
+    make_engine: MakeEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine = make_engine(Shelf())
+    beats = engine.dispatcher.heartbeat
+    remove = beats._remove  # noqa: SLF001
+    calls: list[Any] = []
+
+    def interrupted_once(pulse: Any) -> None:
+        calls.append(pulse)
+        if len(calls) == 1:
+            pulse.interrupted = LeaseLost
+            raise LeaseLost
+        remove(pulse)
+
+    monkeypatch.setattr(beats, "_remove", interrupted_once)
+
+    class Ending(Flow):
+        @worker_step(start=True, timeout=timedelta(seconds=30))
+        def work(self) -> Continuation[None]:
+            return done()
+
+    run = engine.start(Ending().work())
+    assert engine.advance(run.id, 0) is False
+    assert beats._pulses == set()  # noqa: SLF001
+    assert run.state == "running"

@@ -1,0 +1,125 @@
+"""What a run costs the database: counted statements and commits, never seconds."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from flowroute import Continuation, Engine, Flow, done, step, worker_step
+from tests.engine.conftest import MakeEngine
+from tests.engine.support import Note, Shelf, counting, page
+from flowroute.engine.turn import REQUEST
+
+TRANSITION = ["UPDATE flowroute_run SET", "INSERT INTO flowroute_checkpoint"]
+START = ["INSERT INTO flowroute_run", "INSERT INTO flowroute_checkpoint"]
+
+
+class Chain(Flow):
+    """So many plain steps, then a worker step."""
+
+    total: int = 0
+
+    @step(start=True)
+    def work(self, left: int, text: str) -> Continuation[int]:
+        self.total += 1
+        return self.work(left - 1, text) if left else self.rest()
+
+    @worker_step
+    def rest(self) -> Continuation[int]:
+        return done(self.total)
+
+
+@pytest.fixture
+def shelf() -> Shelf:
+    """The executor of `engine`."""
+    return Shelf()
+
+
+@pytest.fixture
+def engine(make_engine: MakeEngine, shelf: Shelf) -> Engine:
+    """An engine whose hints wait and whose tables were checked."""
+    made = make_engine(shelf)
+    made.check_tables()
+    return made
+
+
+def test_a_transition_is_two_statements_and_one_commit(engine: Engine) -> None:
+    with counting(engine) as counted:
+        engine.start(Chain().work(9, "x"))
+    assert counted.writes == START + TRANSITION * 10
+    assert len(counted.statements) == len(counted.writes)
+    assert counted.commits == 11
+
+
+def test_a_transition_with_a_write_of_the_step_is_one_statement_more(engine: Engine) -> None:
+    class Noting(Flow):
+        @step(start=True)
+        def work(self) -> Continuation[None]:
+            self.session.add(Note(text="a note"))
+            return done()
+
+    with counting(engine) as counted:
+        engine.start(Noting().work())
+    assert sorted(counted.writes) == sorted([*START, *TRANSITION, "INSERT INTO note"])
+    assert counted.commits == 2
+
+
+def test_a_worker_step_is_read_claimed_and_advanced(engine: Engine, shelf: Shelf) -> None:
+    engine.start(Chain().work(0, "x"))
+    with counting(engine) as counted:
+        shelf.work()
+    assert len(counted.statements) == 4
+    assert counted.writes == ["UPDATE flowroute_run SET", *TRANSITION]
+    assert counted.commits == 2
+
+
+def test_a_key_is_one_look_more(engine: Engine) -> None:
+    with counting(engine) as counted:
+        engine.start(Chain().work(0, "x"), key="k")
+    assert len(counted.statements) == 1 + 4
+    with counting(engine) as counted:
+        engine.start(Chain().work(0, "x"), key="k")
+    assert len(counted.statements) == 1
+    assert counted.commits == 0
+
+
+def test_resuming_costs_the_same_after_three_and_after_three_hundred_steps(
+    engine: Engine, shelf: Shelf
+) -> None:
+    costs: list[list[str]] = []
+    read: list[int] = []
+    for steps in (3, 300):
+        shelf.hints.clear()
+        run = engine.start(Chain().work(steps, "x"))
+        with counting(engine) as counted:
+            assert shelf.work() == [True]
+        costs.append(counted.statements)
+        read.append(len(run.checkpoints))
+        assert run.result == steps + 1
+    assert costs[0] == costs[1]
+    assert len(costs[0]) == 4
+    assert read == [6, 303]
+
+
+def test_a_visit_to_a_waiting_page_is_one_statement(engine: Engine) -> None:
+    class Shown(Flow):
+        @page(start=True, to=("done",))
+        def show(self) -> Any:
+            return "shown"
+
+    run = engine.start(Shown().show())
+    with counting(engine) as counted:
+        assert engine.visit(run.id, REQUEST).answer == "shown"
+    assert [s.split()[0] for s in counted.statements] == ["SELECT"]
+    assert counted.commits == 0
+
+
+def test_statements_are_compiled_once(engine: Engine) -> None:
+    """However many runs there are, the cache of compiled statements does not grow with them."""
+    engine.start(Chain().work(3, "x"), key="first")
+    cache: Any = engine.database.engine._compiled_cache  # noqa: SLF001
+    before = len(cache)
+    for number in range(5):
+        engine.start(Chain().work(3, "x" * number), key=str(number))
+    assert len(cache) == before
