@@ -4,15 +4,25 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from datetime import timedelta
-from typing import Any, Concatenate, ParamSpec, overload
+from typing import Any, ParamSpec, TypeVar, overload
 
-from flowroute.engine.step import Place, Step, StepOptions, Target, decorate, target_names
+from flowroute.engine.step import (
+    Call,
+    Function,
+    Place,
+    Step,
+    StepOptions,
+    Target,
+    decorate,
+    target_names,
+)
 
 P = ParamSpec("P")
+R = TypeVar("R")
 
 
 @overload
-def page(function: Callable[Concatenate[Any, P], Any], /) -> Step[P, Any]: ...
+def page(function: Function[P, R], /) -> Step[Call[P, Any], Function[P, R]]: ...
 @overload
 def page(
     *,
@@ -20,7 +30,7 @@ def page(
     final: bool = False,
     to: list[Target] | None = None,
     timeout: timedelta | None = None,
-) -> Callable[[Callable[Concatenate[Any, P], Any]], Step[P, Any]]: ...
+) -> Callable[[Function[P, R]], Step[Call[P, Any], Function[P, R]]]: ...
 def page(
     function: Callable[..., Any] | None = None,
     /,
@@ -32,16 +42,19 @@ def page(
 ) -> Any:
     """Make a method a page: it gets the GETs and POSTs for its run, as `flask.request`.
 
-    It returns a response, and the run stays; or a continuation, and the run advances. What it writes through the
-    session commits when it advances, and is undone when it stays, as a view that does not commit.
+    It returns a response, and the run stays; or a continuation, and the run advances. What it
+    writes through the session commits when it advances, and is undone when it stays, as in a view
+    that does not commit.
 
-    A GET only looks, and several may look at once. A POST claims the run first, so that of two submits one is
-    taken; with ``{{ run.hidden_field() }}`` in the form, a stale one shows the current page instead.
+    A GET only looks, and several may look at once. A POST claims the run first, so that of two
+    submits one is taken; with ``{{ run.hidden_field() }}`` in the form, one that comes too late
+    shows the current page instead.
 
     Parameters:
         function: The method, where the decorator is used without parentheses.
         start: A run may start here.
-        final: Reaching this page ends the run. It is rendered again on each later visit, and returns responses only.
+        final: Reaching this page ends the run. It is rendered again on each later visit, gets GETs
+            only, and returns responses only.
         to: The steps it may hand over to; see `flowroute.step`.
         timeout: How long one call may take.
 

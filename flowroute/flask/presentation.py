@@ -2,24 +2,32 @@
 
 from __future__ import annotations
 
+import logging
+import re
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, cast
 
 from flask import current_app, render_template, request, url_for
 from markupsafe import Markup
+from pydantic_core import PydanticSerializationError, to_jsonable_python
 
 from flowroute.engine import schema
+from flowroute.engine.context import RunContext
 from flowroute.engine.description import describe
 from flowroute.engine.engine import Engine
 from flowroute.engine.flow import definition_of, flow_named
 from flowroute.engine.graph import StepGraph
 from flowroute.engine.run import is_at_rest
-from flowroute.engine.store import RunRecord
-from flowroute.errors import CheckpointUnreadable
+from flowroute.engine.store import Bookmark, RunRecord
+from flowroute.errors import ArgumentError, CheckpointUnreadable
+from flowroute.flask.appearance import Appearance, callback_url, chosen_for, image_url
 from flowroute.flask.config import Settings
 from flowroute.flask.itinerary import itinerary
-from flowroute.flask.tokens import FIELD, FormToken, form_token, run_token
+from flowroute.flask.tasks import TaskFlow
+from flowroute.flask.tokens import FIELD, FormToken, form_token, here, run_token
+
+logger = logging.getLogger("flowroute.flask")
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,35 +62,52 @@ class RunView:
 
     Parameters:
         engine: The run's engine.
-        record: Its row.
+        run: Its row, with or without its bookmark; or what one of its steps knows of it, and the
+            row is read once it is needed.
         settings: The application's.
-        socket_path: Path of the Socket.IO server, without the application's prefix; empty if there is none.
-        next_url: Where a waiting page goes once the run is at rest; empty: the page that is open.
+        socket_path: Path of the Socket.IO server below the application's root; empty: none.
         shared: Whether its links open the run to whoever has them.
     """
 
     def __init__(
         self,
         engine: Engine,
-        record: RunRecord,
+        run: Bookmark | RunRecord | RunContext,
         settings: Settings,
         *,
         socket_path: str = "",
-        next_url: str = "",
         shared: bool = False,
     ) -> None:
         self._engine = engine
-        self._record = record
+        self._run = run
         self._settings = settings
         self._socket_path = socket_path
-        self._next_url = next_url
         self._shared = shared
-        self.id = record.id
-        self.flow = record.flow
-        self.step = record.step
-        self.state = record.state
-        self.waiting_for = record.waiting_for
-        self.seq = record.seq
+        known = run.record if isinstance(run, Bookmark) else run
+        self.id = known.id
+        self.step = known.step
+        self.seq = known.seq
+
+    @cached_property
+    def _record(self) -> RunRecord:
+        if isinstance(self._run, Bookmark):
+            return self._run.record
+        return self._run if isinstance(self._run, RunRecord) else self._engine.read(self.id)
+
+    @property
+    def flow(self) -> str:
+        """The flow's name."""
+        return self._record.flow
+
+    @property
+    def state(self) -> str:
+        """ready, running, waiting, done, failed, cancelled or blocked."""
+        return self._record.state
+
+    @property
+    def waiting_for(self) -> str | None:
+        """What a waiting run waits for: worker, timer or page; else None."""
+        return self._record.waiting_for
 
     @property
     def title(self) -> str:
@@ -91,8 +116,41 @@ class RunView:
             flow = flow_named(self.flow)
         except CheckpointUnreadable:
             return in_words(self.flow)
-        own = flow.__dict__.get("__doc__") or ""
-        return own.strip().partition("\n")[0].rstrip(".") or in_words(flow.__name__)
+        if flow is TaskFlow and self._own is not None:
+            return in_words(self._own.title)
+        return _first_line(flow.__dict__.get("__doc__")) or in_words(flow.__name__)
+
+    @cached_property
+    def _own(self) -> TaskFlow | None:
+        """The run's task, with what it chose for itself; None if it is no task, or unreadable."""
+        if self.flow != definition_of(TaskFlow).name:
+            return None
+        try:
+            known = self._run if isinstance(self._run, Bookmark) else self._engine.bookmark(self.id)
+            return cast("TaskFlow", self._engine.flow_of(known))
+        except (CheckpointUnreadable, ArgumentError):
+            logger.exception("run %s: what its task chose can not be read", self.id)
+            return None
+
+    @cached_property
+    def appearance(self) -> Appearance:
+        """What was chosen for the waiting page; the nearest choice wins."""
+        own = Appearance() if self._own is None else self._own.appearance
+        settings = self._settings
+        of_app = Appearance(template=settings.template, loading_img=settings.loading_img)
+        return own.over(chosen_for(self.flow, self.step)).over(of_app)
+
+    @property
+    def loading_img(self) -> str | None:
+        """The address of the picture on the waiting page; None: a spinner."""
+        chosen = self.appearance.loading_img
+        return None if chosen is None else image_url(chosen)
+
+    @property
+    def next_url(self) -> str:
+        """Where a waiting page goes once the run is at rest; empty: the page that is open."""
+        callback = self.appearance.callback
+        return "" if callback is None else callback_url(callback)
 
     @cached_property
     def steps(self) -> list[StepView]:
@@ -111,18 +169,34 @@ class RunView:
 
     @property
     def error(self) -> str | None:
-        """What the step raised, or why the run is blocked; None unless ``FLOWROUTE_SHOW_ERRORS`` is set."""
+        """What the step raised, or why the run is blocked.
+
+        None if neither is so, or if visitors are not to know: see ``FLOWROUTE_SHOW_ERRORS``.
+        """
         error = self._record.error
         if error is None or not (self._settings.show_errors or current_app.debug):
             return None
         return f"{error['type']}: {error['message']}"
 
     @cached_property
-    def result(self) -> Any:
-        """What the run ended with, for people; None if it has not or had none."""
+    def results(self) -> tuple[Any, ...]:
+        """What the run ended with, as the only item. Empty if it has not ended with a result.
+
+        Empty as well, and logged, if the code that is deployed can not read it.
+        """
         if self.state != schema.DONE or self.step is not None:
-            return None
-        return describe({"result": self._engine.result_of(self.id)})["result"]
+            return ()
+        known = self._run if isinstance(self._run, Bookmark) else self.id
+        try:
+            return (self._engine.result_of(known),)
+        except CheckpointUnreadable:
+            logger.exception("run %s: its result can not be shown", self.id)
+            return ()
+
+    @cached_property
+    def result(self) -> Any:
+        """What the run ended with, shortened for people; None if it has not or had none."""
+        return describe({"result": self.results[0]})["result"] if self.results else None
 
     @property
     def age_seconds(self) -> float:
@@ -131,7 +205,7 @@ class RunView:
 
     @cached_property
     def token(self) -> str:
-        """What opens this run to this visitor, and to no other."""
+        """What opens this run to this visitor and to no other, or, if shared, to anyone."""
         return run_token(self._engine.codec, self.id, shared=self._shared)
 
     @property
@@ -151,8 +225,7 @@ class RunView:
 
     def hidden_field(self) -> Markup:
         """The hidden field that makes a form good for this run, at this page, once."""
-        form = FormToken(self.id, self.seq, _here())
-        token = form_token(self._engine.codec, form)
+        token = form_token(self._engine.codec, FormToken(self.id, self.seq, here()))
         return Markup('<input type="hidden" name="{}" value="{}">').format(FIELD, token)
 
     def script(self) -> Markup:
@@ -161,20 +234,25 @@ class RunView:
             render_template(
                 "flowroute/script.html",
                 run=self,
-                next_url=self._next_url,
+                next_url=self.next_url,
                 socket_path=request.script_root + self._socket_path if self._socket_path else "",
                 poll_seconds=self._settings.poll_seconds,
             )
         )
 
     def as_json(self) -> dict[str, Any]:
-        """The run for programs."""
+        """The run for programs, without its result."""
         body = state_of(self._record)
         body["error"] = self.error
         body["links"] = {"self": self.url, "state": self.state_url, "retry": self.retry_url}
-        if self.state == schema.DONE:
-            body["result"] = self.result
         return body
+
+    def result_as_json(self) -> Any:
+        """The whole result for programs; of what JSON can not say, what people are shown."""
+        try:
+            return to_jsonable_python(self.results[0], inf_nan_mode="null")
+        except (PydanticSerializationError, ValueError):  # a row, an object, a circle
+            return self.result
 
 
 def state_of(record: RunRecord) -> dict[str, Any]:
@@ -192,13 +270,16 @@ def state_of(record: RunRecord) -> dict[str, Any]:
 
 
 def in_words(name: str) -> str:
-    """``charge_card`` and ``ChargeCard`` as "Charge card"."""
-    spaced = "".join(f" {c}" if c.isupper() and i and not name[i - 1].isupper() else c for i, c in enumerate(name))
-    text = " ".join(spaced.replace("_", " ").split())
-    return text[:1].upper() + text[1:].lower() if not text.isupper() else text
+    """``charge_card``, ``ChargeCard`` and ``HTTPCharge`` as "Charge card" and "HTTP charge"."""
+    words = re.findall(r"[A-Z]+(?![a-z])|[A-Z]?[^A-Z_]+", name)
+    lowered = [word if len(word) > 1 and word.isupper() else word.lower() for word in words]
+    text = " ".join(lowered)
+    return text[:1].upper() + text[1:]
 
 
 def _steps(graph: StepGraph, current: str | None, *, finished: bool) -> list[StepView]:
+    if current is not None and all(node.name != current for node in graph):
+        return []  # a step of yesterday's code: where that would be today, nobody knows
     listed = [graph.node(name) for name in itinerary(graph, current)]
     names = [node.name for node in listed]
     at = names.index(current) if current in names else len(names)
@@ -207,13 +288,10 @@ def _steps(graph: StepGraph, current: str | None, *, finished: bool) -> list[Ste
         state = "done" if index < at else "current" if index == at else "todo"
         if finished and index == at:
             state = "done"
-        title = node.doc.partition("\n")[0].rstrip(".") or in_words(node.name)
+        title = _first_line(node.doc) or in_words(node.name)
         views.append(StepView(node.name, title, node.place.value, state))
     return views
 
 
-def _here() -> str:
-    """The local address of the page that is being shown, prefix included."""
-    query = request.query_string.decode("ascii", "replace")
-    path = request.script_root + request.path
-    return f"{path}?{query}" if query else path
+def _first_line(doc: str | None) -> str:
+    return (doc or "").strip().partition("\n")[0].rstrip(".")

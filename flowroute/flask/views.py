@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Generator
+from contextlib import contextmanager, suppress
 from http import HTTPStatus
 from typing import TYPE_CHECKING
 
-from flask import Blueprint, Response, abort, jsonify, redirect, request
+from flask import Blueprint, Response, request, url_for
 
 from flowroute.errors import RunNotFound, RunStateError, TokenInvalid
-from flowroute.flask.presentation import state_of
+from flowroute.flask.responses import refuse, see_other, state_json
 from flowroute.flask.tokens import FIELD, FormToken, form_of, run_of
 
 if TYPE_CHECKING:
     from werkzeug.wrappers import Response as AnyResponse
 
+    from flowroute.engine.codec import Codec
     from flowroute.flask.extension import FlowRoute
 
 
@@ -34,30 +37,28 @@ def blueprint(flows: FlowRoute, url_prefix: str) -> Blueprint:
         static_url_path="/-/static",
     )
 
-    def show(token: str) -> Response:
-        return flows.present(_opened(flows, token))
+    def show(token: str) -> AnyResponse:
+        with _opened(flows, token) as run_id:
+            return flows.present(run_id)
 
     def submit(token: str) -> AnyResponse:
-        run_id = _opened(flows, token)
-        if FIELD not in request.form:
-            return flows.submit(run_id, seq=None, back=request.script_root + request.path)
-        form = _form(flows, run_id)
-        return flows.submit(run_id, seq=form.seq, back=form.back)
+        with _opened(flows, token) as run_id:
+            form = _form(flows, run_id)
+            if form is not None:
+                return flows.submit(run_id, seq=form.seq, back=form.back)
+            return flows.submit(run_id, seq=None, back=url_for("flowroute.show", token=token))
 
     def state(token: str) -> Response:
-        response = jsonify(state_of(flows.engine.read(_opened(flows, token))))
-        response.headers["Cache-Control"] = "no-store"
-        return response
+        with _opened(flows, token) as run_id:
+            return state_json(flows.view_of(flows.engine.read(run_id)))
 
     def retry(token: str) -> AnyResponse:
-        run_id = _opened(flows, token)
-        form = _form(flows, run_id)
-        try:
-            flows.engine.retry(run_id)
-        except RunStateError:
-            # Somebody asked for it a moment ago: the page shows how it goes on.
-            flows.engine.read(run_id)
-        return redirect(form.back, HTTPStatus.SEE_OTHER)
+        with _opened(flows, token) as run_id:
+            form = _form(flows, run_id)
+            with suppress(RunStateError):  # somebody asked a moment ago: look how it goes on
+                flows.engine.retry(run_id)
+            back = form.back if form else url_for("flowroute.show", token=token)
+            return see_other(back)
 
     views.add_url_rule("/<token>", "show", show, methods=["GET"])
     views.add_url_rule("/<token>", "submit", submit, methods=["POST"])
@@ -66,23 +67,59 @@ def blueprint(flows: FlowRoute, url_prefix: str) -> Blueprint:
     return views
 
 
-def _opened(flows: FlowRoute, token: str) -> str:
-    try:
-        return flows.engine.read(run_of(flows.engine.codec, token)).id
-    except RunNotFound:
-        abort(HTTPStatus.NOT_FOUND)
+def form_sent(codec: Codec) -> FormToken | None:
+    """What the hidden field of the form says that was sent; None if it has no such field.
 
-
-def _form(flows: FlowRoute, run_id: str) -> FormToken:
+    Any field that does not fit this visitor ends the request with 400.
+    """
+    if FIELD not in request.form:
+        return None
     try:
-        form = form_of(flows.engine.codec, request.form.get(FIELD, ""))
+        return form_of(codec, request.form[FIELD])
     except TokenInvalid:
-        abort(
+        refuse(
             HTTPStatus.BAD_REQUEST,
             "This form was not made for you, or is too old. Load the page again.",
         )
-    if form.run_id != run_id:
-        abort(HTTPStatus.BAD_REQUEST, "This form belongs to another run. Load the page again.")
+
+
+@contextmanager
+def _opened(flows: FlowRoute, token: str) -> Generator[str]:
+    """The id of the run that a token opens for this visitor; 404 if there is none."""
+    run_id = None
+    try:
+        run_id = run_of(flows.engine.codec, token)
+        yield run_id
+    except RunNotFound as error:
+        if error.run_id != run_id:
+            raise  # a page looked for some other run
+        refuse(HTTPStatus.NOT_FOUND, "There is no such page, or it belongs to somebody else.")
+
+
+def _form(flows: FlowRoute, run_id: str) -> FormToken | None:
+    form = form_sent(flows.engine.codec)
+    if form is None and _comes_from_elsewhere():
+        refuse(
+            HTTPStatus.FORBIDDEN,
+            "This form was sent from another site. Forms of a run's page carry "
+            "{{ run.hidden_field() }}.",
+        )
+    if form is not None and form.run_id != run_id:
+        refuse(
+            HTTPStatus.BAD_REQUEST,
+            "This form belongs to something else. Load the page again.",
+        )
     return form
 
 
+def _comes_from_elsewhere() -> bool:
+    """Whether the browser says that a page of another site made this request.
+
+    The address of a run is known to its visitor only. Should it have leaked all the same, a form on
+    another site could use the visitor's browser to send there.
+    """
+    site = request.headers.get("Sec-Fetch-Site")
+    if site is not None:
+        return site not in ("same-origin", "none")
+    origin = request.headers.get("Origin")  # all that browsers say over plain HTTP
+    return origin is not None and origin.partition("://")[2] != request.host

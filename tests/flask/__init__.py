@@ -1,0 +1,1 @@
+"""The tests of the Flask leaf: real applications on real databases."""
