@@ -25,7 +25,7 @@ demo: $(VENV)/.demo ## run the demo shop: Redis, a worker and the web server, un
 install: $(VENV)/.dev ## make .venv with everything for development, from the lock
 
 test: install services ## run every check and every test
-	@$(MAKE) lint types contracts unit
+	@$(MAKE) lint types contracts docs unit
 
 lint: install ## check style, format and that the lock is in step with pyproject.toml
 	$(BIN)/ruff check $(SOURCES)

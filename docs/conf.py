@@ -21,6 +21,7 @@ autodoc_typehints = "signature"
 autodoc_preserve_defaults = True
 napoleon_google_docstring = True
 napoleon_numpy_docstring = False
+napoleon_custom_sections = [("Class keywords", "params_style")]
 python_use_unqualified_type_names = True
 python_display_short_literal_types = True
 add_module_names = False
