@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import signal
 import sqlite3
 import stat
@@ -43,7 +44,7 @@ def start(process: Processes, tmp_path: Path, folder: Path) -> Start:
     def start(*arguments: str) -> Process:
         program = EXAMPLE / "duplicates.py"
         environment = {"PYTHONPATH": str(ROOT), "NO_COLOR": "1"}
-        command = [sys.executable, program, folder, *arguments]
+        command: list[str | Path] = [sys.executable, program, folder, *arguments]
         return process(command, cwd=tmp_path, env=environment)
 
     return start
@@ -53,9 +54,7 @@ def start(process: Processes, tmp_path: Path, folder: Path) -> Start:
 def duplicates(monkeypatch: pytest.MonkeyPatch) -> Iterator[ModuleType]:
     """The example as a module."""
     monkeypatch.syspath_prepend(str(EXAMPLE))
-    import duplicates  # noqa: PLC0415  # there only now
-
-    yield duplicates
+    yield importlib.import_module("duplicates")  # there only now
     del sys.modules["duplicates"]
 
 

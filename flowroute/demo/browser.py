@@ -19,8 +19,8 @@ from simple_websocket import Client
 
 NAMESPACE = "/flowroute"
 
-_PACKET = re.compile(r"(?P<kind>0|4[0-4])(?:/flowroute,)?\d*(?P<data>.*)", re.DOTALL)
-"""Engine.IO's open packet, or a Socket.IO packet: its kind, namespace, id and data."""
+_PACKET = re.compile(r"(?P<kind>4[0-4])(?:/flowroute,)?\d*(?P<data>.*)", re.DOTALL)
+"""A Socket.IO packet in an Engine.IO message: its kind, namespace, id and data."""
 
 
 @dataclass(frozen=True)
@@ -111,7 +111,8 @@ class Subscription:
 
     def __init__(self, address: str, cookies: str, token: str) -> None:
         self._socket = Client(address, headers=[(b"Cookie", cookies.encode())])
-        self._next("0", timeout_seconds=10)
+        # Engine.IO's open packet is not waited for: what arrives together with the handshake, this
+        # client hands out only once more has arrived.
         self._socket.send(f"40{NAMESPACE},")
         self._next("40", timeout_seconds=10)
         question = json.dumps(["subscribe", {"token": token}])
@@ -138,7 +139,7 @@ class Subscription:
         """The data of the next packet of a kind, others passed over; None when the time is over.
 
         Parameters:
-            kind: "0" Engine.IO's open, "40" connected, "42" an event, "43" an answer.
+            kind: "40" connected, "42" an event, "43" an answer.
             timeout_seconds: How long to wait for each packet.
         """
         while (text := self._receive(timeout_seconds)) is not None:

@@ -74,7 +74,7 @@ class Database:
 
     @contextmanager
     def impatient(self) -> Generator[sa.Connection]:
-        """A transaction that does not wait for SQLite's write lock: for a thread others depend on."""
+        """A transaction that does not wait for SQLite's write lock, for threads others wait for."""
         with self.engine.begin() as connection:
             if self.engine.dialect.name != "sqlite":
                 yield connection

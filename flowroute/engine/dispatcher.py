@@ -118,7 +118,8 @@ class Dispatcher:
                         target=target,
                     )
                     if not stored:
-                        raise _KeyHeld  # and roll back: the session's writes belong to this start
+                        # And roll back: the session's writes belong to this start.
+                        raise _KeyHeld  # noqa: TRY301
                     self._store.insert_checkpoint(connection, turn.run_id, 0, 1, new)
             except _KeyHeld:
                 return self._holder_of(definition.name, cast("str", key))
@@ -166,7 +167,7 @@ class Dispatcher:
                 self._failures.block(guard_of(record), record.step, record.attempt, error)
                 return NOTHING
             if step.final:
-                return self._end(work, record, caller, flow, step, arguments)
+                return self._end(work, record, flow, step, arguments, caller=caller)
             if step.place not in caller.places:
                 return self._park(record, step)
             turn = self._claim(work, record, step, caller)
@@ -190,7 +191,7 @@ class Dispatcher:
 
     # -- a turn ------------------------------------------------------------------------------------
 
-    def _drive(
+    def _drive(  # noqa: C901  # one round of a turn, with all that may become of it, in one place
         self, work: Work, turn: Turn, flow: Flow, step: Step[Any, Any], arguments: dict[str, Any]
     ) -> Outcome:
         name = definition_of(type(flow)).name
@@ -321,10 +322,11 @@ class Dispatcher:
         self,
         work: Work,
         record: RunRecord,
-        caller: Caller,
         flow: Flow,
         step: Step[Any, Any],
         arguments: dict[str, Any],
+        *,
+        caller: Caller,
     ) -> Outcome:
         """A run is at its final page: getting there ends it, and a request shows the page."""
         if record.state != schema.DONE:  # it waited before the page, or the page was gone
@@ -387,5 +389,5 @@ def _pause(turn: Turn, error: BaseException) -> None:
     time.sleep(random.uniform(0.01, 0.05) * 2**turn.transient)  # noqa: S311  # jitter
 
 
-class _KeyHeld(Exception):  # noqa: N818
+class _KeyHeld(Exception):
     """Another run holds the key; never leaves this module."""

@@ -12,11 +12,13 @@ from datetime import timedelta
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
+from sqlalchemy.exc import DBAPIError
+
 from flowroute.engine import schema
 from flowroute.engine.clock import Clock
 from flowroute.engine.codec import Codec
 from flowroute.engine.continuation import Continuation
-from flowroute.engine.database import Database, Source
+from flowroute.engine.database import Database, Source, is_transient
 from flowroute.engine.dispatcher import Dispatcher
 from flowroute.engine.failure import step_or_none
 from flowroute.engine.flow import Flow, definition_of
@@ -336,7 +338,14 @@ class Engine:
         Parameters:
             run: Its id, or its bookmark as it was just read.
         """
-        bookmark = self.bookmark(run) if isinstance(run, str) else run
+        bookmark: Bookmark | None
+        if isinstance(run, Bookmark):
+            bookmark = run
+        else:
+            with self.database.engine.connect() as connection:
+                bookmark = self._store.bookmark(connection, run)
+            if bookmark is None:
+                raise _not_found(run)
         record = bookmark.record
         run_id = record.id
         if record.state == schema.FAILED:
@@ -437,13 +446,17 @@ class Engine:
         """
         if self._checked:
             return
-        with Work(self.database) as work:
-            with work.reading() as connection:
-                self._checked = self._store.check_tables(connection)
-            if self._checked or work.has_begun:
-                return  # on SQLite a second writer would wait for this very thread: another time
-        with self.database.engine.begin() as connection:
-            self._store.record_version(connection)
+        with self.database.engine.connect() as connection:
+            self._checked = self._store.check_tables(connection)
+        if self._checked:
+            return
+        try:
+            with self.database.impatient() as connection:
+                self._store.record_version(connection)
+        except DBAPIError as error:
+            if not is_transient(error):
+                raise
+            return  # this very thread may hold SQLite's write lock: another time
         self._checked = True
 
     def close(self) -> None:
@@ -523,8 +536,8 @@ def _check_text(name: str, text: object, *, shortest: int = 0) -> None:
         or "\x00" in text
     ):
         raise ArgumentError(
-            f"start({name}={reprlib.repr(text)}): give a text of {shortest} to {schema.TEXT_LENGTH} "
-            "characters, without U+0000; of a longer one, its hash."
+            f"start({name}={reprlib.repr(text)}): give a text of {shortest} to "
+            f"{schema.TEXT_LENGTH} characters, without U+0000; of a longer one, its hash."
         )
 
 

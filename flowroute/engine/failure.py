@@ -72,7 +72,7 @@ class Failures:
         """Record a failed attempt: retry after a backoff, go to the `on_error=` step, or fail."""
         step = step_or_none(flow, failure.step)
         error = asdict(failure)
-        # A step that this process does not know is left to one that does, or blocks when it is claimed.
+        # A step that this process does not know is left to one that does, or blocks when claimed.
         if step is None or step.may_retry(turn.attempt, crashed=crashed):
             wait = 0.0 if crashed or step is None else step.backoff_seconds(turn.attempt)
             target = Target(
@@ -166,7 +166,7 @@ class Failures:
             new = self._transitions.checkpoint(work, turn, onward, seq=turn.seq + 1, duration=0.0)
             with self.certain(turn, turn.seq + 1), work.transaction() as connection:
                 if not self._store.advance(connection, turn.guard, new, target):
-                    raise LeaseLost
+                    raise LeaseLost  # noqa: TRY301  # as what the statements above may raise
         except LeaseLost:
             work.rollback()
             return True  # somebody else owns the run now, and its end
@@ -205,9 +205,7 @@ def failure_of(error: BaseException, step: Step[Any, Any], attempt: int) -> Step
 def _text_of(error: BaseException) -> str:
     try:
         return str(error)
-    except (
-        Exception
-    ) as broken:  # a user's __str__ may raise anything, and the failure is recorded all the same
+    except Exception as broken:  # noqa: BLE001  # a user's __str__; the failure is recorded all the same
         return f"<{type(error).__name__}, whose str() raised {type(broken).__name__}>"
 
 

@@ -8,6 +8,7 @@ import sys
 from collections.abc import Iterator, Mapping
 from types import FrameType
 from typing import TYPE_CHECKING, Any, ClassVar, cast
+from weakref import WeakKeyDictionary
 
 from pydantic import Field
 from typing_extensions import Format, dataclass_transform, get_annotations
@@ -34,6 +35,9 @@ if TYPE_CHECKING:
     from flowroute.engine.context import RunContext
 
 _flows: dict[str, type[Flow]] = {}
+
+_resolved: WeakKeyDictionary[type, dict[str, Any]] = WeakKeyDictionary()
+"""The types of the annotations in each class body, as they were where the class was defined."""
 
 NAME_LENGTH = 200
 """Longest name of a flow, in characters: what its column takes."""
@@ -88,8 +92,8 @@ class Flow:
     """The base class of flows.
 
     Annotated attributes are the flow's **state**: declared, validated by pydantic, and part of
-    every checkpoint. Methods under `step`, `worker_step` or `flowroute.flask.page` are its
-    **steps**.
+    every checkpoint; those of a mixin that is no flow are not. Methods under `step`, `worker_step`
+    or `flowroute.flask.page` are its **steps**, also those of a mixin.
 
     Class keywords:
         name: What runs of this flow are stored under; default the class's name. Keep it when the
@@ -133,9 +137,9 @@ class Flow:
         for each in steps.values():
             names = _names_in(each.owner or cls, cls, around)
             problems += [_problem(each, what) for what in each.prepare(names)]
-        if abstract or not steps:
-            return
         fields, defaults = _fields_of(cls, around, problems)
+        if abstract or not steps:
+            return  # what is wrong with it is said of the flows that derive from it
         model = _model_of(cls, fields, defaults, problems)
         graph = graphs.build(cls, steps, fields, problems)
         cls.__flow__ = FlowDefinition(name or cls.__name__, version, model, steps, graph)
@@ -165,7 +169,7 @@ class Flow:
         """
         return self.run.session
 
-    if not TYPE_CHECKING:
+    if not TYPE_CHECKING:  # pragma: no branch
         # Hidden from type checkers, which would otherwise stop finding misspelt names.
 
         def __init__(self, /, **state: Any) -> None:
@@ -182,6 +186,10 @@ class Flow:
                 )
             state = definition.state_of(self)
             self.__dict__[name] = definition.model.validate_one(state, name, value)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # What it knows of its run stays behind: a flow as an argument is its state.
+        return restore, (type(self), definition_of(type(self)).state_of(self))
 
     def __repr__(self) -> str:
         state = ", ".join(f"{n}={v!r}" for n, v in definition_of(type(self)).state_of(self).items())
@@ -278,9 +286,12 @@ def _fields_of(
     for base in _flow_bases(cls):
         module = vars(sys.modules.get(base.__module__, sys))
         names = _names_in(base, cls, around)
+        known = _resolved.setdefault(base, {})
         for name, annotation in get_annotations(base, format=Format.FORWARDREF).items():
             try:
-                resolved = resolve(name, annotation, module, names)
+                if name not in known:
+                    known[name] = resolve(name, annotation, module, names)
+                resolved = known[name]
             except TypeProblem as problem:
                 problems.append(
                     f"{_where(base, name)}: in the state of {base.__name__}, {problem}."
@@ -297,8 +308,7 @@ def _fields_of(
             fields[name] = resolved
         for name in fields.keys() & vars(base).keys():
             # Also where a subclass only gives an inherited field another default.
-            if not isinstance(vars(base)[name], Step):
-                defaults[name] = vars(base)[name]
+            defaults[name] = vars(base)[name]
     return fields, defaults
 
 

@@ -54,6 +54,8 @@ class Pulse:
     """The last try to extend its lease failed."""
     interrupted: type[Interruption] | None = None
     """What was raised in it."""
+    again_at: float = math.inf
+    """When it is raised again, should the attempt go on all the same."""
     by_signal: bool = False
     """It runs in the main thread with the signal handler below."""
 
@@ -104,9 +106,7 @@ class Heartbeat:
             self._thread.join()
 
     @contextmanager
-    def watch(
-        self, guard: Guard, step: str, *, timeout_seconds: float | None
-    ) -> Generator[Pulse]:
+    def watch(self, guard: Guard, step: str, *, timeout_seconds: float | None) -> Generator[Pulse]:
         """While an attempt runs: extend its lease, carry its progress, end it at its deadline.
 
         Raises:
@@ -160,8 +160,10 @@ class Heartbeat:
     def _remove(self, pulse: Pulse) -> None:
         with self._lock:
             self._pulses.discard(pulse)
-            if pulse.interrupted is not None and not pulse.by_signal:
-                _set_async_exception(pulse.thread_id, None)
+        # From here on none is set any more. One that was set, and not raised yet, is raised by the
+        # next jump back; to take it back instead would leave CPython looking for it for ever.
+        for _ in range(2):
+            pass
 
     # -- in the thread -----------------------------------------------------------------------------
 
@@ -176,9 +178,9 @@ class Heartbeat:
                 for pulse in self._pulses:
                     if pulse.deadline is not None and now >= pulse.deadline:
                         self._interrupt(pulse, StepTimeout)
-                due = [
-                    p for p in self._pulses if p.progress is not p.stored or now >= p.next_beat
-                ]
+                    if now >= pulse.again_at:
+                        self._raise_in(pulse)
+                due = [p for p in self._pulses if p.progress is not p.stored or now >= p.next_beat]
             for pulse in due:
                 if not self._beat(pulse):
                     break  # what holds up one holds up the others, and their deadlines count
@@ -189,7 +191,8 @@ class Heartbeat:
         if any(p.progress is not p.stored for p in self._pulses):
             return 0.0
         now = time.monotonic()
-        instants = [now + self._beat_seconds, *(p.next_beat for p in self._pulses)]
+        instants = [now + self._beat_seconds]
+        instants += [min(p.next_beat, p.again_at) for p in self._pulses]
         instants += [
             p.deadline for p in self._pulses if p.deadline is not None and p.interrupted is None
         ]
@@ -233,6 +236,14 @@ class Heartbeat:
         # A step that goes on all the same is reported when its grace is over; see `Store.pulse`.
         if pulse.leased:
             pulse.next_beat = min(pulse.next_beat, time.monotonic() + DEADLINE_GRACE_SECONDS)
+        self._raise_in(pulse)
+
+    def _raise_in(self, pulse: Pulse) -> None:
+        kind = pulse.interrupted
+        if kind is None:
+            return
+        # Once may not be enough: what is raised in a finalizer or a callback of CPython's is lost.
+        pulse.again_at = time.monotonic() + DEADLINE_GRACE_SECONDS
         if pulse.by_signal:
             # A signal also ends a system call, which an asynchronous exception has to wait for.
             signal.pthread_kill(pulse.thread_id, signal.SIGALRM)
@@ -258,8 +269,6 @@ def _listen_in_main_thread(pulse: Pulse) -> Any:
     return signal.signal(signal.SIGALRM, handler)
 
 
-def _set_async_exception(thread_id: int, kind: type[BaseException] | None) -> None:
-    # The C API's own way to stop a thread; None takes back what was not raised yet.
-    ctypes.pythonapi.PyThreadState_SetAsyncExc(
-        ctypes.c_ulong(thread_id), ctypes.py_object(kind) if kind is not None else None
-    )
+def _set_async_exception(thread_id: int, kind: type[BaseException]) -> None:
+    # The C API's own way to stop a thread.
+    ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread_id), ctypes.py_object(kind))

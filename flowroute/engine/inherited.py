@@ -1,10 +1,10 @@
 """SQLite connections across a fork.
 
-SQLite keeps its locks on a file by process and by file, not by connection. A forked child that still
-has a connection of its parent believes to hold the parent's locks: it takes none of its own, and once
-the parent closes the file, what the child commits goes to a log that was deleted. So a child closes
-what it inherited before it opens anything. A connection that was in use at that moment can not be
-closed without harm to the parent: then the child does without the file.
+SQLite keeps its locks on a file by process and by file, not by connection. A forked child that
+still has a connection of its parent believes to hold the parent's locks: it takes none of its own,
+and once the parent closes the file, what the child commits goes to a log that was deleted. So a
+child closes what it inherited before it opens anything. A connection that was in use at that moment
+can not be closed without harm to the parent: then the child does without the file.
 """
 
 from __future__ import annotations
@@ -53,7 +53,10 @@ class Connections:
         self._open.pop(entry, None)
 
     def _taken(
-        self, _connection: DBAPIConnection, entry: ConnectionPoolEntry, _proxy: PoolProxiedConnection
+        self,
+        _connection: DBAPIConnection,
+        entry: ConnectionPoolEntry,
+        _proxy: PoolProxiedConnection,
     ) -> None:
         self._in_use.add(entry)
 
@@ -64,6 +67,6 @@ class Connections:
 def _refuse(*_: object) -> NoReturn:
     raise ConfigurationError(
         "This process was forked while its parent was using the SQLite file, and can not use it "
-        "without losing what it commits: fork before the first run is started, use the start method "
-        "'spawn' of multiprocessing, or use PostgreSQL."
+        "without losing what it commits: fork before the first run is started, use the start "
+        "method 'spawn' of multiprocessing, or use PostgreSQL."
     )

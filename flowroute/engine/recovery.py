@@ -89,7 +89,7 @@ class Recovery:
         for record in due:
             try:
                 self.heal(record, did)
-            except Exception:  # one run that can not be healed must not keep recovery from the others
+            except Exception:  # a run that can not be healed keeps recovery from no other
                 logger.exception("run %s: not recovered; will try again", record.id)
         if self._retention is not None:
             with self._database.engine.begin() as connection:

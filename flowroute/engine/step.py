@@ -35,8 +35,10 @@ if TYPE_CHECKING:
 P = ParamSpec("P")
 T = TypeVar("T")
 # Two callables, not P and T: only so may a subclass override a step by one that takes more.
-Call_co = TypeVar("Call_co", covariant=True, default=Any)
-Function_co = TypeVar("Function_co", bound=Callable[..., Any], covariant=True, default=Any)
+Call_co = TypeVar("Call_co", covariant=True, default=Callable[..., Continuation[Any]])
+Function_co = TypeVar(
+    "Function_co", bound=Callable[..., Any], covariant=True, default=Callable[..., Any]
+)
 
 Call: TypeAlias = Callable[P, Continuation[T]]
 Function: TypeAlias = Callable[Concatenate[Any, P], T]

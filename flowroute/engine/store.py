@@ -47,7 +47,7 @@ BLOCKED_SECONDS = 30.0
 """How often a blocked run is tried with the code that is deployed then."""
 
 DEADLINE_GRACE_SECONDS = 2.0
-"""How long after its deadline an attempt keeps its lease, so that its process may record the timeout."""
+"""How long after its deadline an attempt keeps its lease: its process may record the timeout."""
 
 _Rows: TypeAlias = Select[*tuple[Any, ...]]
 
@@ -96,7 +96,7 @@ class RunRecord:
 
     @property
     def overran(self) -> bool:
-        """Whether the process that runs the attempt gave up its lease: the step ignores its timeout."""
+        """Whether the attempt's process gave up its lease, as the step ignores its timeout."""
         return self.lease_until is not None and self.lease_until <= self.updated_at
 
 

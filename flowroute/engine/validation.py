@@ -88,9 +88,7 @@ def call_site() -> str:
     frame = inspect.currentframe()
     while frame is not None and frame.f_globals.get("__name__", "").startswith("flowroute.engine"):
         frame = frame.f_back
-    if frame is None:
-        return ""
-    return f" at {frame.f_code.co_filename}:{frame.f_lineno}"
+    return "" if frame is None else f" at {frame.f_code.co_filename}:{frame.f_lineno}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -241,11 +239,10 @@ class StateModel:
                 f"{self.title}.{name} was set to a value that does not fit{call_site()}.\n{error}"
             ) from error
 
-
     def _held(self, state: Mapping[str, Any]) -> BaseModel:
         """The private model with state that is not validated now."""
         # Not model_construct(), whose own parameter leaves no room for state called `cls`.
-        held = self._model.__new__(self._model)
+        held: BaseModel = self._model.__new__(self._model)
         object.__setattr__(held, "__dict__", dict(state))
         object.__setattr__(held, "__pydantic_fields_set__", set(state))
         object.__setattr__(held, "__pydantic_extra__", None)

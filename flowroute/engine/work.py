@@ -67,11 +67,6 @@ class Work:
             session.rollback()
             raise
 
-    @property
-    def has_begun(self) -> bool:
-        """Whether the session is in a transaction, which may hold the write lock of SQLite."""
-        return self._session is not None and self._session.in_transaction()
-
     @contextmanager
     def reading(self) -> Generator[Connection]:
         """A connection to read with."""

@@ -5,14 +5,15 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 from urllib.parse import urlsplit
 
-from flask import current_app, url_for
+from flask import current_app, has_request_context, url_for
+from werkzeug.routing import BuildError
 
 from flowroute.engine.flow import Flow, definition_of, flow_named
 from flowroute.engine.step import Step
-from flowroute.errors import CheckpointUnreadable, ConfigurationError
+from flowroute.errors import ArgumentError, CheckpointUnreadable, ConfigurationError
 
 EXTRA = "appearance"
 """Key under which a step keeps its own."""
@@ -59,6 +60,9 @@ def loading(
     Returns:
         A decorator for a flow class, or for a step, above the step's own decorator.
 
+    Raises:
+        ArgumentError: What is decorated is neither.
+
     Example:
         >>> @loading(loading_img="coins.gif")  # doctest: +SKIP
         ... class Checkout(Flow): ...
@@ -68,8 +72,14 @@ def loading(
     def decorate(target: Decorated) -> Decorated:
         if isinstance(target, Step):
             target.options = replace(target.options, extra={**target.options.extra, EXTRA: choice})
-        else:
-            setattr(target, _OF_FLOW, choice)
+            return target
+        seen = cast("object", target)  # whatever a program without type checks decorates
+        if not (isinstance(seen, type) and issubclass(seen, Flow)):
+            raise ArgumentError(
+                f"loading() decorates a flow or a step, and {seen!r} is neither: above a step's "
+                "function, write it above @step, @worker_step or @page."
+            )
+        setattr(seen, _OF_FLOW, choice)
         return target
 
     return decorate
@@ -95,13 +105,21 @@ def image_url(loading_img: str) -> str:
     Parameters:
         loading_img: ``"wait.gif"`` in the app's static folder, ``"shop:wait.gif"`` in that of the
             blueprint ``shop``, or an address: ``"https://…"``, ``"/static/wait.gif"``.
+
+    Raises:
+        ConfigurationError: There is no such static folder.
     """
     if loading_img.startswith("/") or urlsplit(loading_img).scheme in ("http", "https"):
         return loading_img
-    blueprint, colon, filename = loading_img.partition(":")
-    if colon:
-        return url_for(f"{blueprint}.static", filename=filename)
-    return url_for("static", filename=loading_img)
+    blueprint, colon, filename = loading_img.rpartition(":")
+    try:
+        return url_for(f"{blueprint}.static" if colon else "static", filename=filename)
+    except BuildError as error:
+        whose = f"the blueprint {blueprint!r}" if colon else "the application"
+        raise ConfigurationError(
+            f"There is no address for the picture {loading_img!r}, since {whose} serves no static "
+            "folder: name a file of one that does, or write the picture's address."
+        ) from error
 
 
 def callback_url(callback: str) -> str:
@@ -114,7 +132,13 @@ def callback_url(callback: str) -> str:
         ConfigurationError: It is neither: nobody is ever led to another site.
     """
     if callback in current_app.view_functions:
-        return url_for(callback)
+        try:
+            return url_for(callback)
+        except BuildError as error:
+            raise ConfigurationError(
+                f"The callback {callback!r} is an endpoint that an address can not be made of "
+                f"without more: pass the address, url_for({callback!r}, …)."
+            ) from error
     # What browsers take for a host or a scheme, and what could break out of a header.
     if re.fullmatch(r"/(?![/\\])[^\\\x00-\x20\x7f]*", callback) is None:
         raise ConfigurationError(
@@ -122,3 +146,16 @@ def callback_url(callback: str) -> str:
             "it: write the name of a view, or a path that begins with one slash."
         )
     return callback
+
+
+def check_callback(callback: str) -> None:
+    """Refuse what `callback_url` will refuse, as far as that is known without a request.
+
+    Parameters:
+        callback: An endpoint of the application, or a path on this site.
+
+    Raises:
+        ConfigurationError: It is neither.
+    """
+    if has_request_context() or callback not in current_app.view_functions:
+        callback_url(callback)

@@ -21,7 +21,7 @@ from flowroute.engine.run import Run
 from flowroute.engine.store import Bookmark, RunRecord
 from flowroute.engine.turn import REQUEST, SUBMIT
 from flowroute.errors import ConfigurationError, RunNotFound
-from flowroute.flask.appearance import callback_url
+from flowroute.flask.appearance import check_callback
 from flowroute.flask.application import EXTENSION, AppState, engine_of, executor_of, state_of_app
 from flowroute.flask.config import Settings
 from flowroute.flask.presentation import RunView
@@ -34,7 +34,7 @@ from flowroute.flask.responses import (
     wants_json,
 )
 from flowroute.flask.sockets import SocketNotifier, lacks_message_queue, listen, path_of
-from flowroute.flask.tasks import WORK, Task, TaskFlow, title_of
+from flowroute.flask.tasks import WORK, Task, TaskFlow, key_maker, storable, title_of
 from flowroute.flask.tokens import FormToken, here, run_token
 from flowroute.flask.views import blueprint, form_sent
 
@@ -281,7 +281,7 @@ class FlowRoute:
             >>> return f"Report: {task.result}" if task.finished else task()
         """
         if callback is not None:
-            callback_url(callback)
+            check_callback(callback)
         flow = TaskFlow(
             title=title_of(function), template=template, loading_img=loading_img, callback=callback
         )
@@ -310,6 +310,9 @@ class FlowRoute:
         Returns:
             A decorator, below the route's.
 
+        Raises:
+            ConfigurationError: `key` names what the view does not take.
+
         Example:
             >>> @app.get("/report/<int:year>")
             ... @flows.task_view(key="report-{year}")
@@ -318,11 +321,13 @@ class FlowRoute:
         """
 
         def decorate(view: Callable[P, Any]) -> Callable[P, AnyResponse]:
+            key_of = key_maker(view, key)
+
             @wraps(view)
             def answer(*args: P.args, **kwargs: P.kwargs) -> AnyResponse:
-                flow = TaskFlow(title=view.__name__, template=template, loading_img=loading_img)
-                start = flow.work(answer, args, dict(kwargs))
-                return self.respond(start, key=key.format(*args, **kwargs), cache=cache)
+                flow = TaskFlow(title=title_of(view), template=template, loading_img=loading_img)
+                start = flow.work(storable(view), args, dict(kwargs))
+                return self.respond(start, key=key_of(*args, **kwargs), cache=cache)
 
             setattr(answer, WORK, view)
             return answer

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, cast
 
-from flask import current_app, render_template, request, url_for
+from flask import current_app, request, url_for
 from markupsafe import Markup
 from pydantic_core import PydanticSerializationError, to_jsonable_python
 
@@ -208,7 +208,7 @@ class RunView:
         """What opens this run to this visitor and to no other, or, if shared, to anyone."""
         return run_token(self._engine.codec, self.id, shared=self._shared)
 
-    @property
+    @cached_property
     def url(self) -> str:
         """The run's own address."""
         return url_for("flowroute.show", token=self.token)
@@ -216,12 +216,12 @@ class RunView:
     @property
     def state_url(self) -> str:
         """Where programs ask for the run's state."""
-        return url_for("flowroute.state", token=self.token)
+        return f"{self.url}/state"
 
     @property
     def retry_url(self) -> str:
         """Where a form asks for another try."""
-        return url_for("flowroute.retry", token=self.token)
+        return f"{self.url}/retry"
 
     def hidden_field(self) -> Markup:
         """The hidden field that makes a form good for this run, at this page, once."""
@@ -230,9 +230,10 @@ class RunView:
 
     def script(self) -> Markup:
         """What makes any page live: put it into the head of your own loading template."""
+        # Not render_template(): it needs nothing of what the application adds to every template.
+        template = current_app.jinja_env.get_template("flowroute/script.html")
         return Markup(  # noqa: S704  # it is the output of our own escaping template
-            render_template(
-                "flowroute/script.html",
+            template.render(
                 run=self,
                 next_url=self.next_url,
                 socket_path=request.script_root + self._socket_path if self._socket_path else "",

@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import inspect
+import re
+import sys
 from collections.abc import Callable
 from functools import partial
+from http import HTTPStatus
+from string import Formatter
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
+from flask import Response, request
 from werkzeug.wrappers import Response as AnyResponse
 
 from flowroute.engine import schema
@@ -13,7 +19,7 @@ from flowroute.engine.continuation import Continuation, done
 from flowroute.engine.flow import Flow
 from flowroute.engine.run import Run
 from flowroute.engine.step import StepFailure, worker_step
-from flowroute.errors import RunNotFinished
+from flowroute.errors import ConfigurationError, RunNotFinished
 from flowroute.flask.appearance import Appearance
 
 if TYPE_CHECKING:
@@ -120,12 +126,61 @@ class Task(Generic[T]):
         self._run = None
 
     def __call__(self) -> AnyResponse:
-        """Answer the request with where the task is; see the class."""
+        """Answer the request with where the task is; see the class. A HEAD starts nothing."""
+        if request.method == "HEAD" and self.run is None:
+            return Response(status=HTTPStatus.NO_CONTENT)
         return self._flows.answer(self.start())
 
 
 def title_of(function: Callable[..., Any]) -> str:
-    """A function's name, through partials."""
+    """A function's name, through partials; of one without a name, what the flow is called."""
     while isinstance(function, partial):
         function = function.func
-    return str(getattr(function, "__name__", type(function).__name__))
+    name = str(getattr(function, "__name__", type(function).__name__))
+    return "Working on it" if name == "<lambda>" else name
+
+
+def storable(view: Callable[..., Any]) -> Callable[..., Any]:
+    """What stands for the work of a view under `FlowRoute.task_view` in a checkpoint.
+
+    Its name, if that leads to the view, however it is decorated: so the code that is deployed when
+    the task runs is what runs. Else, as inside an application factory, the work itself.
+    """
+    found: Any = sys.modules.get(view.__module__)
+    for part in view.__qualname__.split("."):
+        found = getattr(found, part, None)
+    return found if getattr(found, WORK, None) is view else view
+
+
+def key_maker(view: Callable[..., Any], key: str) -> Callable[..., str]:
+    """What fills a view's arguments, also those left out, into the key of its task.
+
+    Parameters:
+        view: The view.
+        key: With the names of the view's parameters in braces.
+
+    Returns:
+        A function that takes what the view takes, and returns the key.
+
+    Raises:
+        ConfigurationError: The key names what the view does not take.
+    """
+    signature = inspect.signature(view)
+    kinds = {parameter.kind for parameter in signature.parameters.values()}
+    named = {
+        re.split(r"[.\[]", name)[0] for _, name, *_ in Formatter().parse(key) if name is not None
+    }
+    unknown = sorted(named - signature.parameters.keys())
+    if unknown and inspect.Parameter.VAR_KEYWORD not in kinds:
+        takes = ", ".join(signature.parameters) or "nothing"
+        raise ConfigurationError(
+            f"The key {key!r} of the task view {view.__name__!r} names {unknown[0]!r}, and the "
+            f"view takes {takes}: name one of its parameters."
+        )
+
+    def filled(*args: Any, **kwargs: Any) -> str:
+        bound = signature.bind(*args, **kwargs)
+        bound.apply_defaults()
+        return key.format(**{**bound.arguments, **kwargs})
+
+    return filled

@@ -10,6 +10,7 @@ from typing import Any, Protocol
 
 import pytest
 import sqlalchemy as sa
+from sqlalchemy.orm import Session, scoped_session, sessionmaker
 
 from flowroute.engine import flow, schema
 from flowroute.engine.clock import FakeClock
@@ -23,12 +24,19 @@ class MakeEngine(Protocol):
 
     def __call__(self, executor: Any = "inline", **options: Any) -> Engine:
         """Make it; the options are those of `Engine`."""
+        ...
 
 
 @pytest.fixture(autouse=True)
-def own_flows(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Flows that a test defines are unknown after it, and may be called as those of another."""
-    monkeypatch.setattr(flow, "_flows", dict(flow._flows))  # noqa: SLF001
+def own_flows(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A test knows the flows of its own module: those of others may be called the same."""
+    known = {
+        name: cls
+        for name, cls in flow._flows.items()  # noqa: SLF001
+        if cls.__module__ == request.module.__name__
+        or not cls.__module__.startswith("tests.engine.test_")
+    }
+    monkeypatch.setattr(flow, "_flows", known)
 
 
 @pytest.fixture
@@ -46,7 +54,7 @@ def make_tables(url: str) -> None:
 
 @pytest.fixture(scope="session")
 def shared_postgres_url(postgres_server: PostgresServer) -> Iterator[str]:
-    """A PostgreSQL database with tables, which the tests share: making one takes longer than a test."""
+    """A PostgreSQL database with tables, shared: making one takes longer than most tests."""
     name = postgres_server.create_database()
     url = postgres_server.url(name)
     make_tables(url)
@@ -122,3 +130,21 @@ def bind(url: str) -> Iterator[sa.Engine]:
     made = sa.create_engine(url)
     yield made
     made.dispose()
+
+
+@pytest.fixture
+def registry(bind: sa.Engine) -> Iterator[scoped_session[Session]]:
+    """The application's own session, as Flask-SQLAlchemy has it."""
+    made = scoped_session(sessionmaker(bind))
+    yield made
+    made.remove()
+
+
+@pytest.fixture(params=["engine", "sessionmaker", "scoped_session"])
+def source(
+    request: pytest.FixtureRequest, bind: sa.Engine, registry: scoped_session[Session]
+) -> Any:
+    """What an engine may be given for a database."""
+    return {"engine": bind, "sessionmaker": sessionmaker(bind), "scoped_session": registry}[
+        request.param
+    ]

@@ -1,6 +1,7 @@
 """A program that runs a flow in threads of its own. `test_processes` kills it and starts it again.
 
-Arguments: the URL of the database, and a directory; the step in the middle goes on once that holds a file called "go".
+Arguments: the URL of the database, and a directory; the step in the middle goes on once that
+directory holds a file called "go".
 """
 
 from __future__ import annotations

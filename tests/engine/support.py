@@ -1,4 +1,4 @@
-"""What the tests of the running engine share: rows to write, executors that wait, statements that are counted."""
+"""What the tests of the running engine share: rows, executors that wait, counted statements."""
 
 from __future__ import annotations
 
@@ -12,12 +12,13 @@ import sqlalchemy as sa
 from sqlalchemy import event
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
+from flowroute import Continuation, Flow, done, step, worker_step
 from flowroute.engine.clock import Clock, FakeClock
 from flowroute.engine.engine import Engine
 from flowroute.engine.ports import Hint, Move
 from flowroute.engine.run import Run
 from flowroute.engine.schema import checkpoint_table, run_table
-from flowroute.engine.step import Place, StepOptions, decorate
+from flowroute.engine.step import Place, Step, StepOptions
 from flowroute.engine.store import Store, guard_of
 from tests.waiting import wait_until
 
@@ -41,9 +42,29 @@ class Note(Base):
     text: Mapped[str]
 
 
-def page(**options: Any) -> Callable[[Callable[..., Any]], Any]:
+class Writing(Flow):
+    """Writes in a plain, a worker and again a plain step."""
+
+    @step(start=True)
+    def one(self) -> Continuation[list[str]]:
+        self.session.add(Note(text="one"))
+        return self.two()
+
+    @worker_step
+    def two(self) -> Continuation[list[str]]:
+        self.session.execute(sa.insert(Note).values(text="two"))
+        self.session.add(Note(text="two again"))
+        return self.three()
+
+    @step
+    def three(self) -> Continuation[list[str]]:
+        found = list(self.session.scalars(sa.select(Note.text).order_by(Note.id)))
+        return done(found)
+
+
+def page(**options: Any) -> Callable[[Callable[..., Any]], Step]:
     """A step that needs a request, as a web framework's leaf makes them."""
-    return lambda function: decorate(function, Place.REQUEST, StepOptions(**options))
+    return lambda function: Step(function, Place.REQUEST, StepOptions(**options))
 
 
 class Shelf:
@@ -70,7 +91,7 @@ class Shelf:
         """Nothing works in the background."""
 
     def work(self) -> list[bool]:
-        """Advance the runs of the hints kept so far; returns for each whether there was anything to do."""
+        """Work off the hints kept so far; returns for each whether there was anything to do."""
         assert self._engine is not None
         hints, self.hints = self.hints, []
         return [self._engine.advance(hint.run_id, hint.seq) for hint in hints]
@@ -108,7 +129,11 @@ def crash(engine: Engine, run: Run[Any], clock: Clock | None = None, **lease: An
     Returns:
         The epoch of the claim.
     """
-    options = {"owner": "gone:1", "lease_seconds": LEASE_SECONDS, "timeout_seconds": None} | lease
+    options: dict[str, Any] = {
+        "owner": "gone:1",
+        "lease_seconds": LEASE_SECONDS,
+        "timeout_seconds": None,
+    } | lease
     record = engine.read(run.id)
     with engine.database.engine.begin() as connection:
         assert Store(clock).claim(connection, guard_of(record), **options)
@@ -157,7 +182,9 @@ def payload(engine: Engine, run: Run[Any], seq: int = 0) -> bytes:
     """The stored bytes of a checkpoint."""
     at = (checkpoint_table.c.run_id == run.id) & (checkpoint_table.c.seq == seq)
     with engine.database.engine.connect() as connection:
-        return bytes(connection.execute(sa.select(checkpoint_table.c.payload).where(at)).scalar_one())
+        return bytes(
+            connection.execute(sa.select(checkpoint_table.c.payload).where(at)).scalar_one()
+        )
 
 
 def set_payload(engine: Engine, run: Run[Any], content: bytes, seq: int = 0) -> None:

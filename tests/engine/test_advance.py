@@ -18,7 +18,7 @@ class Parcel(Flow):
     """Plain, worker, plain, end; its state counts the steps."""
 
     weight: int
-    seen: list[str] = []
+    seen: list[str] = []  # noqa: RUF012  # state, of which each run has its own
 
     @step(start=True)
     def pack(self, item: str) -> Continuation[str]:
@@ -28,6 +28,7 @@ class Parcel(Flow):
 
     @worker_step
     def send(self, item: str, *, label: str) -> Continuation[str]:
+        assert label == f"{item}!"
         self.seen.append("send")
         return self.tell(label)
 
@@ -106,6 +107,7 @@ def test_a_notifier_that_fails_costs_nothing(
 ) -> None:
     class Failing(Moves):
         def moved(self, move: Any) -> None:
+            super().moved(move)
             raise OSError("the socket is gone")
 
     run = make_engine(notifier=Failing()).start(Parcel(weight=1).pack("book"))
@@ -275,12 +277,12 @@ def test_an_argument_that_can_not_be_stored_fails_the_run_at_that_step(
 ) -> None:
     class Locks(Flow):
         @step(start=True)
-        def one(self) -> Continuation[None]:
+        def one(self) -> Continuation[object]:
             return self.two(threading.Lock())
 
         @step
-        def two(self, lock: object) -> Continuation[None]:
-            return done()
+        def two(self, lock: object) -> Continuation[object]:
+            return done(lock)
 
     run = make_engine().start(Locks().one())
     assert run.error is not None
@@ -364,6 +366,7 @@ def test_secrets_are_left_out_of_what_people_see_and_kept_for_the_step(
     class Secretive(Flow):
         @step(start=True)
         def one(self, api_key: str, text: str) -> Continuation[str]:
+            assert len(text) == 500
             return done(api_key)
 
     run = make_engine().start(Secretive().one("sesame", "long " * 100))

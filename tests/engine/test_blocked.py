@@ -58,7 +58,7 @@ def renamed_step() -> None:
 
         @worker_step
         def process(self, name: str, lines: int) -> Continuation[str]:
-            return done(name)
+            return done(f"{name} {lines}")
 
 
 def other_argument() -> None:
@@ -73,7 +73,7 @@ def other_argument() -> None:
 
         @worker_step
         def work(self, name: str, lines: list[int]) -> Continuation[str]:
-            return done(name)
+            return done(f"{name} {lines}")
 
 
 def more_arguments() -> None:
@@ -88,7 +88,7 @@ def more_arguments() -> None:
 
         @worker_step
         def work(self, name: str, lines: int, *, encoding: str) -> Continuation[str]:
-            return done(name)
+            return done(f"{name} {lines} {encoding}")
 
 
 def other_state() -> None:
@@ -103,7 +103,7 @@ def other_state() -> None:
 
         @worker_step
         def work(self, name: str, lines: int) -> Continuation[str]:
-            return done(name)
+            return done(f"{name} {lines}")
 
 
 DEPLOYS: list[tuple[Callable[[], None], str, str]] = [
@@ -140,6 +140,7 @@ def test_code_that_no_longer_fits_blocks_the_run_until_a_deploy_heals_it(
     engine: Engine,
     shelf: Shelf,
     clock: FakeClock,
+    *,
     change: Callable[[], None],
     kind: str,
     reason: str,
@@ -182,9 +183,7 @@ def test_a_blocked_run_that_is_retried_goes_on_at_once(engine: Engine, shelf: Sh
     assert run.result == "a file: 3 of 9 at attempt 1"
 
 
-def test_attempts_of_before_are_kept_while_a_run_is_blocked(
-    engine: Engine, shelf: Shelf
-) -> None:
+def test_attempts_of_before_are_kept_while_a_run_is_blocked(engine: Engine, shelf: Shelf) -> None:
     run = engine.start(deploy(original)(size=9).begin())
     set_column(engine, run, attempt=1)
     deploy(renamed_step)
@@ -209,11 +208,11 @@ def test_a_renamed_class_that_keeps_its_old_name_goes_on(engine: Engine, shelf: 
 
             @worker_step
             def work(self, name: str, lines: int) -> Continuation[str]:
-                return done(f"better {name}")
+                return done(f"better {name} {lines}")
 
     deploy(define)
     assert shelf.work() == [True]
-    assert run.result == "better a file"
+    assert run.result == "better a file 3"
 
 
 def test_a_value_that_is_missing_but_has_a_default_goes_on(engine: Engine, shelf: Shelf) -> None:
@@ -230,11 +229,11 @@ def test_a_value_that_is_missing_but_has_a_default_goes_on(engine: Engine, shelf
 
             @worker_step
             def work(self, name: str, lines: int, *, end: str = "!") -> Continuation[str]:
-                return done(f"{name} {self.encoding}{end}")
+                return done(f"{name} {lines} {self.encoding}{end}")
 
     deploy(define)
     shelf.work()
-    assert run.result == "a file utf-8!"
+    assert run.result == "a file 3 utf-8!"
 
 
 # -- bytes -----------------------------------------------------------------------------------------

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,6 +11,7 @@ from typing import Any
 
 import pytest
 import sqlalchemy as sa
+from sqlalchemy.exc import OperationalError
 
 from flowroute import Continuation, Engine, Flow, Retry, StepFailure, done, step, worker_step
 from flowroute.engine import dispatcher
@@ -35,7 +37,7 @@ def failing_commit(engine: Engine, *, happens: bool, number: int = 1) -> Iterato
         assert dialect.dbapi is not None
         raise dialect.dbapi.OperationalError("the answer to COMMIT was lost")
 
-    dialect.do_commit = failing  # type: ignore[method-assign]
+    dialect.do_commit = failing  # type: ignore[method-assign, assignment]
     try:
         yield
     finally:
@@ -64,7 +66,7 @@ class Ledger(Flow):
 @pytest.fixture(autouse=True)
 def no_pause(monkeypatch: pytest.MonkeyPatch) -> None:
     """Tries follow each other at once."""
-    monkeypatch.setattr(dispatcher.random, "uniform", lambda *_: 0.0)
+    monkeypatch.setattr(random, "uniform", lambda *_: 0.0)
 
 
 # -- COMMIT ----------------------------------------------------------------------------------------
@@ -81,7 +83,7 @@ def test_a_start_whose_commit_happened_but_reported_an_error_is_a_start(
 
 
 def test_a_start_whose_commit_did_not_happen_raises_and_stores_nothing(engine: Engine) -> None:
-    with failing_commit(engine, happens=False), pytest.raises(sa.exc.OperationalError):
+    with failing_commit(engine, happens=False), pytest.raises(OperationalError):
         engine.start(Ledger(writes=True).one())
     assert stored(engine) == (0, 0)
     assert notes(engine) == []
@@ -145,7 +147,7 @@ def test_a_claim_whose_commit_reported_an_error_runs_nothing_twice(
 
     engine = make_engine(shelf := Shelf(), lease_seconds=0.1)
     run = engine.start(Claimed().work())
-    with failing_commit(engine, happens=True), pytest.raises(sa.exc.OperationalError):
+    with failing_commit(engine, happens=True), pytest.raises(OperationalError):
         shelf.work()
     assert run.state == "running"
     while not run.at_rest:  # pytest-timeout bounds this
@@ -173,7 +175,7 @@ def test_a_hand_over_to_on_error_is_stored_once_whatever_its_commit_reports(
         if happens:
             engine.start(Handing().work())
         else:  # nobody can record it now: the lease will end
-            with pytest.raises(sa.exc.OperationalError):
+            with pytest.raises(OperationalError):
                 engine.start(Handing().work())
     [run] = engine.runs()
     while not run.at_rest:  # pytest-timeout bounds this
@@ -222,9 +224,7 @@ def test_a_locked_database_is_another_try_and_no_attempt(
 
 
 @pytest.mark.parametrize("url", ["postgresql"], indirect=True)
-def test_a_deadlock_is_another_try_and_no_attempt(
-    make_engine: MakeEngine, bind: sa.Engine
-) -> None:
+def test_a_deadlock_is_another_try_and_no_attempt(make_engine: MakeEngine, bind: sa.Engine) -> None:
     class Locking(Flow):
         @worker_step(start=True)
         def work(self) -> Continuation[int]:
@@ -274,9 +274,9 @@ class Unlucky(Flow):
 tries: list[int] = []
 
 
-def locked() -> sa.exc.OperationalError:
+def locked() -> OperationalError:
     """What SQLite says to a writer that came second."""
-    return sa.exc.OperationalError("INSERT", {}, Exception("database is locked"))
+    return OperationalError("INSERT", {}, Exception("database is locked"))
 
 
 @pytest.fixture

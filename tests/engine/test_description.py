@@ -19,7 +19,7 @@ import sqlalchemy as sa
 from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import BaseModel, Field, SecretStr
-from sqlalchemy.orm import Session
+from sqlalchemy.orm import DeclarativeBase, Mapped, MappedAsDataclass, Session, mapped_column
 
 from flowroute.engine.description import (
     DEPTH_LIMIT,
@@ -34,6 +34,18 @@ from tests.engine.support import Base, Note
 def shown(value: object) -> Any:
     """What is shown of one value."""
     return describe({"value": value})["value"]
+
+
+class Rows(MappedAsDataclass, DeclarativeBase):
+    """Rows that are dataclasses, too."""
+
+
+class Badge(Rows):
+    __tablename__ = "badge_of_description"
+
+    id: Mapped[str] = mapped_column(primary_key=True)
+    number: Mapped[int] = mapped_column(primary_key=True)
+    text: Mapped[str]
 
 
 class Colour(enum.IntEnum):
@@ -125,6 +137,17 @@ def test_a_row_is_shown_by_its_key_without_asking_the_database(sqlite_url: str) 
     # Detached and expired: to read its text would raise.
     assert shown(note) == "Note 1"
     assert shown([note]) == ["Note 1"]
+    engine.dispose()
+
+
+def test_a_row_that_is_a_dataclass_is_shown_by_its_key_too(sqlite_url: str) -> None:
+    engine = sa.create_engine(sqlite_url)
+    Rows.metadata.create_all(engine)
+    with Session(engine) as session:
+        badge = Badge(id="a", number=7, text="t")
+        session.add(badge)
+        session.commit()
+    assert shown(badge) == "Badge a, 7"
     engine.dispose()
 
 

@@ -601,6 +601,21 @@ def test_a_constraint_that_pydantic_refuses_is_a_problem_of_the_class(tmp_path: 
     assert "regex parse error" in text
 
 
+def test_a_name_is_either_a_step_or_state(tmp_path: Path) -> None:
+    with pytest.raises(DefinitionError, match="'begin' has the name of a state of Odd"):
+        load(
+            tmp_path,
+            """
+            class Odd(Flow):
+                begin: int
+
+                @step(start=True)
+                def begin(self) -> Continuation[None]:
+                    return done()
+            """,
+        )
+
+
 @pytest.mark.parametrize("future", [False, True])
 @pytest.mark.parametrize("annotation", ["ClassVar", "ClassVar[int]", "'ClassVar[int]'"])
 def test_a_class_variable_is_recognised_in_every_spelling(

@@ -1,4 +1,4 @@
-"""A forked child has connections, threads and locks of its own; those it inherits are its parent's."""
+"""A forked child has connections, threads and locks of its own, and leaves its parent's alone."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import sqlalchemy as sa
 from flowroute import Continuation, Engine, Flow, done, worker_step
 from flowroute.engine.engine import _after_fork
 from tests.engine.conftest import MakeEngine
-from tests.engine.support import in_thread
+from tests.waiting import wait_until
 
 pytestmark = pytest.mark.filterwarnings("ignore:This process .* is multi-threaded")
 
@@ -27,25 +27,35 @@ class Child(Flow):
         return done(number)
 
 
+class Forked:
+    """A forked child that calls a function and sends what it returned."""
+
+    def __init__(self, act: Callable[[], Any]) -> None:
+        fork = multiprocessing.get_context("fork")
+        self._ours, theirs = fork.Pipe()
+
+        def body() -> None:
+            try:
+                theirs.send(act())
+            except BaseException as error:  # noqa: BLE001  # sent to the test, which fails by it
+                theirs.send(repr(error))
+
+        self._child = fork.Process(target=body)
+        self._child.start()
+
+    def result(self) -> Any:
+        """Wait for what the function returned; a failure comes as text."""
+        try:
+            assert self._ours.poll(20), "the child does not answer"
+            return self._ours.recv()
+        finally:
+            self._child.kill()
+            self._child.join()
+
+
 def forked(act: Callable[[], Any]) -> Any:
     """Call a function in a forked child and return what it returned."""
-    fork = multiprocessing.get_context("fork")
-    ours, theirs = fork.Pipe()
-
-    def body() -> None:
-        try:
-            theirs.send(act())
-        except BaseException as error:  # noqa: BLE001  # sent to the test, which fails by it
-            theirs.send(repr(error))
-
-    child = fork.Process(target=body)
-    child.start()
-    try:
-        assert ours.poll(20), "the child does not answer"
-        return ours.recv()
-    finally:
-        child.kill()
-        child.join()
+    return Forked(act).result()
 
 
 def connection_of(engine: Engine) -> str:
@@ -60,7 +70,9 @@ def test_a_forked_child_does_not_use_its_parents_connections(make_engine: MakeEn
     engine = make_engine()
     mine = connection_of(engine)
     assert connection_of(engine) == mine
-    assert forked(lambda: engine.database.engine.pool.checkedin()) == 0  # type: ignore[attr-defined]
+    pool: Any = engine.database.engine.pool
+    assert pool.checkedin() == 1
+    assert forked(lambda: engine.database.engine.pool.checkedin()) == 0  # type: ignore[attr-defined]  # noqa: PLW0108  # that of the child
     assert forked(lambda: connection_of(engine)) != mine
     assert connection_of(engine) == mine
 
@@ -78,21 +90,54 @@ def test_without_the_guard_a_forked_child_would_use_them(
 
 def test_parent_and_children_run_their_flows_at_the_same_time(make_engine: MakeEngine) -> None:
     engine = make_engine("thread")
-    assert engine.start(Child().work(0)).wait(timeout_seconds=10).result == 0
+    assert engine.runs() == []  # so that there is a connection to inherit
 
-    def in_child() -> int:
+    def act() -> int:
         runs = [engine.start(Child().work(number)) for number in range(5)]
-        return sum(run.wait(timeout_seconds=10).result for run in runs)
+        return sum(run.wait(timeout_seconds=20).result for run in runs)
 
-    results: list[Any] = []
-    threads = [in_thread(lambda: results.append(forked(in_child))) for _ in range(3)]
-    mine = in_child()
-    for thread in threads:
-        thread.join(30)
-    assert results == [10, 10, 10]
-    assert mine == 10
-    assert len(engine.runs()) == 21
+    children = [Forked(act) for _ in range(3)]
+    assert act() == 10
+    assert [child.result() for child in children] == [10, 10, 10]
+    assert len(engine.runs()) == 20
     assert {run.state for run in engine.runs()} == {"done"}
+
+
+def test_what_a_child_commits_after_its_parent_closed_the_database_is_kept(
+    make_engine: MakeEngine,
+) -> None:
+    """On SQLite, a child with an inherited connection would write to a log that was deleted."""
+    engine = make_engine()
+    engine.start(Child().work(1))
+    closed = multiprocessing.get_context("fork").Event()
+
+    def act() -> int:
+        engine.start(Child().work(2))  # opens the file while the parent has it open
+        assert closed.wait(20)
+        engine.start(Child().work(3))
+        return len(engine.runs())
+
+    child = Forked(act)
+    wait_until(lambda: len(engine.runs()) == 2, what="the child has the file open")
+    engine.close()
+    closed.set()
+    assert child.result() == 3
+    assert len(make_engine().runs()) == 3
+
+
+def test_a_child_forked_while_a_connection_was_in_use(make_engine: MakeEngine) -> None:
+    """SQLite can not be used in it; a server's database can."""
+    engine = make_engine()
+    with engine.database.engine.connect() as connection:
+        connection.execute(sa.text("SELECT 1"))
+        sqlite = connection.dialect.name == "sqlite"
+        result = forked(lambda: engine.start(Child().work(3)).result)
+    if sqlite:
+        assert result.startswith("ConfigurationError(")
+        assert "forked while its parent was using the SQLite file" in result
+    else:
+        assert result == 3
+    assert engine.start(Child().work(4)).result == 4
 
 
 def test_a_child_forked_while_the_parents_locks_are_held_is_not_stuck(

@@ -24,7 +24,7 @@ def engine(make_engine: MakeEngine) -> Engine:
 
 
 @pytest.fixture
-def travel(url: str, tmp_path: Path, process: Processes) -> "Travel":
+def travel(url: str, tmp_path: Path, process: Processes) -> Travel:
     """Starts processes on the test's database."""
     return Travel(url, tmp_path, process)
 

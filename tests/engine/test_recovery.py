@@ -2,30 +2,28 @@
 
 from __future__ import annotations
 
+import itertools
 import threading
 from datetime import timedelta
 from typing import Any
 
 import pytest
-import sqlalchemy as sa
+from sqlalchemy.exc import OperationalError
 
 from flowroute import Continuation, Engine, Flow, Retry, StepFailure, done, step, worker_step
 from flowroute.engine import flow as flows
 from flowroute.engine import recovery
 from flowroute.engine.clock import FakeClock
-from flowroute.engine.schema import checkpoint_table, run_table
 from tests.engine.conftest import MakeEngine
 from tests.engine.support import (
     Broken,
     Note,
     Shelf,
-    count,
     counting,
     crash,
     notes,
     seconds_until,
     set_column,
-    stored,
 )
 
 
@@ -233,7 +231,7 @@ def test_a_lost_hint_is_given_again_ever_less_often_but_each_five_seconds(
         recovered_ = engine.recover()
         assert recovered_.resubmitted == len(shelf.hints)
         given += [second] * len(shelf.hints)
-    gaps = [later - earlier for earlier, later in zip(given, given[1:], strict=False)]
+    gaps = [later - earlier for earlier, later in itertools.pairwise(given)]
     assert given[0] == 1
     assert gaps == sorted(gaps)
     assert max(gaps) == 5
@@ -263,7 +261,9 @@ def test_an_executor_whose_queue_is_down_costs_delay_and_no_work(
     engine = make_engine(broken := Broken(), clock=clock)
     run = engine.start(Job().work())
     assert run.waiting_for == "worker"
-    assert "the broken executor did not take step work; recovery will submit it again" in caplog.text
+    assert (
+        "the broken executor did not take step work; recovery will submit it again" in caplog.text
+    )
     for _ in range(3):
         clock.advance(5)
         assert engine.recover().resubmitted == 1
@@ -276,7 +276,9 @@ def test_a_retried_run_whose_hint_was_lost_is_hinted_again(
     engine: Engine, shelf: Shelf, clock: FakeClock
 ) -> None:
     run = engine.start(Job().work())
-    set_column(engine, run, state="failed", waiting_for=None, wake_at=None, finished_at=clock.instant)
+    set_column(
+        engine, run, state="failed", waiting_for=None, wake_at=None, finished_at=clock.instant
+    )
     run.retry()
     assert run.state == "ready"
     shelf.hints.clear()
@@ -324,7 +326,7 @@ def test_a_run_that_can_not_be_recovered_does_not_keep_recovery_from_the_others(
 
     def failing(record: Any, did: Any = None) -> bool:
         if record.id == runs[0].id:
-            raise sa.exc.OperationalError("UPDATE", {}, Exception("locked"))
+            raise OperationalError("UPDATE", {}, Exception("locked"))
         return heal(record, did)
 
     monkeypatch.setattr(engine._recovery, "heal", failing)  # noqa: SLF001
@@ -358,9 +360,7 @@ def test_many_processes_that_recover_at_once_expire_each_run_once(
         assert (run.state, run.record.attempt) in {("waiting", 1), ("ready", 1)}
 
 
-def test_a_run_in_good_health_is_left_alone(
-    engine: Engine, clock: FakeClock, shelf: Shelf
-) -> None:
+def test_a_run_in_good_health_is_left_alone(engine: Engine, clock: FakeClock, shelf: Shelf) -> None:
     run = engine.start(Job().work())
     crash(engine, run, clock)
     before = run.record
@@ -378,54 +378,3 @@ def test_a_pass_over_nothing_takes_two_statements(engine: Engine) -> None:
     with counting(engine) as counted:
         engine.recover()
     assert len(counted.statements) == 2
-
-
-# -- retention -------------------------------------------------------------------------------------
-
-
-def test_finished_runs_are_deleted_with_their_checkpoints_when_their_retention_is_over(
-    make_engine: MakeEngine, clock: FakeClock
-) -> None:
-    engine = make_engine(
-        shelf := Shelf(), clock=clock, retention=timedelta(days=7)
-    )
-    old = engine.start(Job().work(), key="old")
-    shelf.work()
-    cancelled = engine.start(Job().work()).cancel()
-    waiting = engine.start(Job().work())
-    clock.advance(timedelta(days=6).total_seconds())
-    young = engine.start(Job().work())
-    engine.advance(young.id, 0)
-    engine.recover()
-    assert {run.id for run in engine.runs()} == {old.id, cancelled.id, waiting.id, young.id}
-    clock.advance(timedelta(days=1).total_seconds())
-    assert engine.recover().deleted == 2
-    assert {run.id for run in engine.runs()} == {waiting.id, young.id}
-    assert stored(engine) == (2, 3)
-    assert engine.find(Job, "old") is None
-    assert not engine.recover().deleted
-
-
-def test_without_retention_runs_are_kept(
-    engine: Engine, shelf: Shelf, clock: FakeClock
-) -> None:
-    engine.start(Job().work())
-    shelf.work()
-    clock.advance(timedelta(days=10_000).total_seconds())
-    engine.recover()
-    assert count(engine, run_table) == 1
-    assert count(engine, checkpoint_table) == 2
-
-
-def test_old_runs_are_deleted_a_bounded_number_at_a_time(
-    make_engine: MakeEngine, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(recovery, "PASS_LIMIT", 2)
-    engine = make_engine(Shelf(), clock=clock, retention=timedelta(0))
-    runs = [engine.start(Job().work()) for _ in range(3)]
-    for run in runs:
-        clock.advance(1)
-        run.cancel()
-    assert engine.recover().deleted == 2
-    assert [run.id for run in engine.runs()] == [runs[2].id]
-    assert engine.recover().deleted == 1

@@ -10,6 +10,7 @@ import pytest
 
 from flowroute import Continuation, Flow, Retry, StepFailure, done, step, worker_step
 from flowroute.engine.clock import FakeClock
+from flowroute.engine.schema import checkpoint_table
 from flowroute.engine.turn import REQUEST
 from flowroute.errors import RunFailed, RunStateError
 from tests.engine.conftest import MakeEngine
@@ -24,7 +25,6 @@ from tests.engine.support import (
     seconds_until,
     set_column,
 )
-from flowroute.engine.schema import checkpoint_table
 
 STEADY = Retry(4, backoff=timedelta(seconds=10), jitter=0)
 
@@ -318,7 +318,7 @@ def test_a_hand_over_that_can_not_be_stored_fails_the_run_with_the_first_error(
 
         @step
         def clean_up(self, failure: StepFailure) -> Continuation[None]:
-            return done()
+            return self.clean_up(failure) if self.run.seq > 9 else done()
 
     run = make_engine(max_checkpoint_bytes=1000).start(Bulky(text="x" * 800).work())
     assert run.state == "failed"
@@ -336,7 +336,7 @@ def test_a_hand_over_that_lost_the_run_stores_nothing(make_engine: MakeEngine) -
 
         @step
         def clean_up(self, failure: StepFailure) -> Continuation[None]:
-            return done()
+            return self.clean_up(failure) if self.run.seq > 9 else done()
 
     engine = make_engine()
     run = engine.start(Taken().work())
@@ -364,9 +364,7 @@ class Unprintable(Exception):
     ],
     ids=["odd characters", "long", "empty", "unprintable"],
 )
-def test_any_error_can_be_recorded(
-    make_engine: MakeEngine, error: Exception, message: str
-) -> None:
+def test_any_error_can_be_recorded(make_engine: MakeEngine, error: Exception, message: str) -> None:
     class Raising(Flow):
         @step(start=True, to=[done])
         def work(self) -> Continuation[None]:
@@ -385,10 +383,9 @@ def test_a_long_traceback_keeps_its_end(make_engine: MakeEngine) -> None:
         def work(self) -> Continuation[None]:
             error: Exception = ValueError("the first of many")
             for number in range(200):
-                try:
-                    raise ValueError(f"number {number}") from error
-                except ValueError as caught:
-                    error = caught
+                caused = ValueError(f"number {number}")
+                caused.__cause__ = error
+                error = caused
             raise error
 
     run = make_engine().start(Deep().work())

@@ -64,7 +64,9 @@ def engine(make_engine: MakeEngine, shelf: Shelf, clock: FakeClock) -> Engine:
 
 def test_the_result_is_what_the_run_ended_with(engine: Engine, shelf: Shelf) -> None:
     run = engine.start(Task().work())
-    with pytest.raises(RunNotFinished, match=r"has no result: it is waiting at step work.*wait") as e:
+    with pytest.raises(
+        RunNotFinished, match=r"has no result: it is waiting at step work.*wait"
+    ) as e:
         _ = run.result
     assert (e.value.run_id, e.value.step) == (run.id, "work")
     shelf.work()
@@ -88,7 +90,9 @@ def test_a_failed_run_tells_where_and_why(engine: Engine, shelf: Shelf) -> None:
     run = engine.start(Task().work(fail=True))
     assert run.error is None
     shelf.work()
-    with pytest.raises(RunFailed, match=r"Task failed at step work, attempt 1: ValueError: declined") as e:
+    with pytest.raises(
+        RunFailed, match=r"Task failed at step work, attempt 1: ValueError: declined"
+    ) as e:
         _ = run.result
     assert (e.value.run_id, e.value.step) == (run.id, "work")
     assert isinstance(run.error, StepFailure)
@@ -283,7 +287,7 @@ def test_runs_are_listed_newest_first_and_filtered(
 
 
 def test_an_unknown_state_is_refused_with_the_known_ones(engine: Engine) -> None:
-    with pytest.raises(RunStateError, match="no state 'finished': a run is ready, .* or blocked"):
+    with pytest.raises(RunStateError, match=r"no state 'finished': a run is ready, .* or blocked"):
         engine.runs(state=["done", "finished"])
 
 

@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 
 from flowroute import Continuation, Engine, Flow, done, step, worker_step
+from flowroute.engine.turn import REQUEST
 from tests.engine.conftest import MakeEngine
 from tests.engine.support import Note, Shelf, counting, page
-from flowroute.engine.turn import REQUEST
 
 TRANSITION = ["UPDATE flowroute_run SET", "INSERT INTO flowroute_checkpoint"]
 START = ["INSERT INTO flowroute_run", "INSERT INTO flowroute_checkpoint"]

@@ -33,7 +33,7 @@ def noted(function: F) -> F:
     return wrapper  # type: ignore[return-value]
 
 
-class Parcel(Flow):
+class Parcel(Flow, name="engine.steps.Parcel"):
     weight: int = 1
 
     @step(start=True)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 import sqlalchemy as sa
+from sqlalchemy.exc import IntegrityError
 
-from flowroute import Continuation, Engine, Flow, step, done
+from flowroute import Continuation, Engine, Flow, done, step
 from flowroute.engine import schema
 from flowroute.errors import TablesMissing
 from tests.engine.support import KEYS
@@ -29,7 +31,7 @@ def engine(database_url: str) -> Any:
 
 
 def test_missing_tables_are_one_sentence_that_says_what_to_do(engine: Engine) -> None:
-    asked = [
+    asked: list[Callable[[], object]] = [
         lambda: engine.start(Small().work()),
         lambda: engine.start(Small().work(), key="k"),
         lambda: engine.get("01900000-0000-7000-8000-000000000000"),
@@ -110,7 +112,7 @@ def test_the_tables_are_looked_at_once(engine: Engine) -> None:
 def test_the_database_refuses_rows_that_make_no_sense(engine: Engine, wrong: Any) -> None:
     engine.create_all()
     run = engine.start(Small().work())
-    with pytest.raises(sa.exc.IntegrityError), engine.database.engine.begin() as connection:
+    with pytest.raises(IntegrityError), engine.database.engine.begin() as connection:
         connection.execute(
             sa.update(schema.run_table).where(schema.run_table.c.id == run.id).values(wrong)
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import signal
 import threading
 import time
@@ -12,7 +13,17 @@ from typing import Any, ClassVar
 import pytest
 import sqlalchemy as sa
 
-from flowroute import Continuation, Engine, Flow, Retry, StepFailure, StepTimeout, done, step, worker_step
+from flowroute import (
+    Continuation,
+    Engine,
+    Flow,
+    Retry,
+    StepFailure,
+    StepTimeout,
+    done,
+    step,
+    worker_step,
+)
 from flowroute.engine.local import ThreadExecutor
 from tests.engine.conftest import MakeEngine
 from tests.engine.support import Note, notes, wait_for_state
@@ -42,10 +53,8 @@ class Stuck(Flow):
             if way == "sleeps":
                 time.sleep(FOR_EVER)
             elif way == "swallows exceptions":
-                try:
+                with contextlib.suppress(Exception):
                     time.sleep(0.01)
-                except Exception:  # noqa: BLE001  # what is tested
-                    continue
             elif way == "reports progress":
                 self.run.progress(1, 2)
         return done("it ended by itself")
@@ -144,10 +153,8 @@ def test_a_timeout_that_a_step_swallows_once_counts_when_it_returns(
         @step(start=True, timeout=SOON)
         def work(self) -> Continuation[str]:
             self.session.add(Note(text="never stored"))
-            try:
+            with contextlib.suppress(BaseException):
                 time.sleep(FOR_EVER)
-            except BaseException:  # noqa: BLE001, S110  # what is tested
-                pass
             return done("as if nothing had happened")
 
     engine = make_engine()
@@ -159,7 +166,9 @@ def test_a_timeout_that_a_step_swallows_once_counts_when_it_returns(
 
 def test_a_timeout_is_an_attempt_like_any_other(make_engine: MakeEngine) -> None:
     class Patient(Flow):
-        @worker_step(start=True, timeout=SOON, retry=Retry(2, backoff=timedelta(0)), on_error="late")
+        @worker_step(
+            start=True, timeout=SOON, retry=Retry(2, backoff=timedelta(0)), on_error="late"
+        )
         def work(self) -> Continuation[str]:
             while self.run.attempt:
                 time.sleep(0.01)
@@ -209,10 +218,8 @@ def test_a_step_that_swallows_everything_is_fenced_and_its_run_goes_on(
         def work(self) -> Continuation[str]:
             self.session.add(Note(text="never stored"))
             while not release.is_set():
-                try:
+                with contextlib.suppress(BaseException):
                     time.sleep(0.01)
-                except BaseException:  # noqa: BLE001, S112  # what is tested
-                    continue
             returned.set()
             return done("too late")
 

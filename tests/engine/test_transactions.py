@@ -3,58 +3,16 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
 from datetime import timedelta
 from typing import Any
 
 import pytest
 import sqlalchemy as sa
-from sqlalchemy.orm import Session, scoped_session, sessionmaker
+from sqlalchemy.orm import Session, scoped_session
 
-from flowroute import Continuation, Engine, Flow, Retry, done, step, worker_step
-from flowroute.errors import CommitRefused, ConfigurationError
+from flowroute import Continuation, Flow, Retry, done, step, worker_step
 from tests.engine.conftest import MakeEngine
-from tests.engine.support import Note, Shelf, counting, in_thread, notes, set_column
-
-SOURCES = ["engine", "sessionmaker", "scoped_session"]
-
-
-@pytest.fixture
-def registry(bind: sa.Engine) -> Iterator[scoped_session[Session]]:
-    """The application's own session, as Flask-SQLAlchemy has it."""
-    made = scoped_session(sessionmaker(bind))
-    yield made
-    made.remove()
-
-
-@pytest.fixture(params=SOURCES)
-def source(
-    request: pytest.FixtureRequest, bind: sa.Engine, registry: scoped_session[Session]
-) -> Any:
-    """What an engine may be given for a database."""
-    return {"engine": bind, "sessionmaker": sessionmaker(bind), "scoped_session": registry}[
-        request.param
-    ]
-
-
-class Writing(Flow):
-    """Writes in a plain, a worker and again a plain step."""
-
-    @step(start=True)
-    def one(self) -> Continuation[list[str]]:
-        self.session.add(Note(text="one"))
-        return self.two()
-
-    @worker_step
-    def two(self) -> Continuation[list[str]]:
-        self.session.execute(sa.insert(Note).values(text="two"))
-        self.session.add(Note(text="two again"))
-        return self.three()
-
-    @step
-    def three(self) -> Continuation[list[str]]:
-        found = list(self.session.scalars(sa.select(Note.text).order_by(Note.id)))
-        return done(found)
+from tests.engine.support import Note, Shelf, Writing, counting, in_thread, notes, set_column
 
 
 def test_writes_of_each_step_are_committed_with_the_checkpoint_after_it(
@@ -195,147 +153,6 @@ def test_a_retry_writes_once(make_engine: MakeEngine) -> None:
     assert notes(engine) == ["attempt 3"]
 
 
-# -- commit() --------------------------------------------------------------------------------------
-
-
-def commits(session: Session) -> None:
-    """The plain way."""
-    session.add(Note(text="half of a step"))
-    session.commit()
-
-
-def begins(session: Session) -> None:
-    """The way of a context manager."""
-    with session.begin():
-        session.add(Note(text="half of a step"))
-
-
-def commits_in_savepoint(session: Session) -> None:
-    """Session.commit() commits the whole transaction, also from inside a savepoint."""
-    with session.begin_nested():
-        session.add(Note(text="half of a step"))
-        session.commit()
-
-
-@pytest.mark.parametrize("way", [commits, begins, commits_in_savepoint])
-def test_a_step_that_commits_is_refused_with_the_way_out(
-    make_engine: MakeEngine, source: Any, way: Any
-) -> None:
-    class Committing(Flow):
-        @step(start=True)
-        def work(self) -> Continuation[None]:
-            way(self.session)
-            return done()
-
-    engine = make_engine(database=source)
-    run = engine.start(Committing().work())
-    assert run.error is not None
-    assert run.error.type == "CommitRefused"
-    assert "The step Committing.work called commit()" in run.error.message
-    assert "@worker_step(commits=True)" in run.error.message
-    assert notes(engine) == []
-
-
-def test_a_refused_commit_that_the_step_swallows_commits_nothing_by_itself(
-    make_engine: MakeEngine, source: Any
-) -> None:
-    class Stubborn(Flow):
-        @step(start=True)
-        def work(self) -> Continuation[None]:
-            self.session.add(Note(text="kept"))
-            with pytest.raises(CommitRefused) as refused:
-                self.session.commit()
-            assert refused.value.step == "Stubborn.work"
-            assert notes(engine) == []
-            self.session.rollback()
-            self.session.add(Note(text="written after the rollback"))
-            return done()
-
-    engine = make_engine(database=source)
-    assert engine.start(Stubborn().work()).state == "done"
-    assert notes(engine) == ["written after the rollback"]
-
-
-def test_outside_steps_the_applications_session_may_commit(
-    make_engine: MakeEngine, registry: scoped_session[Session]
-) -> None:
-    engine = make_engine(database=registry)
-    engine.start(Writing().one())
-    registry.add(Note(text="of a request"))
-    registry.commit()
-    assert notes(engine)[-1] == "of a request"
-
-
-def test_a_step_that_declared_it_may_commit(make_engine: MakeEngine, source: Any) -> None:
-    class Importing(Flow):
-        @worker_step(start=True, commits=True, retry=Retry(2, backoff=timedelta(0)))
-        def load(self) -> Continuation[None]:
-            for number in range(2):
-                self.session.add(Note(text=f"{number} at attempt {self.run.attempt}"))
-                self.session.commit()
-            self.session.add(Note(text="uncommitted"))
-            if self.run.attempt == 1:
-                raise ValueError
-            return done()
-
-    engine = make_engine(database=source)
-    run = engine.start(Importing().load())
-    while not run.at_rest:  # pytest-timeout bounds this
-        engine.recover()
-    assert run.state == "done"
-    assert notes(engine) == [
-        "0 at attempt 1",
-        "1 at attempt 1",
-        "0 at attempt 2",
-        "1 at attempt 2",
-        "uncommitted",
-    ]
-
-
-# -- savepoints ------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("fail", [False, True])
-def test_a_savepoint_is_the_steps_own_business(
-    make_engine: MakeEngine, source: Any, *, fail: bool
-) -> None:
-    """Also where it is the first statement of a transaction, which SQLite's driver would commit."""
-
-    class Nesting(Flow):
-        @step(start=True)
-        def work(self) -> Continuation[None]:
-            with self.session.begin_nested():
-                self.session.add(Note(text="kept"))
-            with pytest.raises(ZeroDivisionError), self.session.begin_nested():
-                self.session.add(Note(text="undone"))
-                self.session.flush()
-                _ = 1 / 0
-            if fail:
-                raise ValueError
-            return done()
-
-    engine = make_engine(database=source)
-    run = engine.start(Nesting().work())
-    assert run.state == ("failed" if fail else "done")
-    assert notes(engine) == ([] if fail else ["kept"])
-
-
-def test_a_released_savepoint_is_not_seen_by_others_before_the_checkpoint(
-    make_engine: MakeEngine, source: Any
-) -> None:
-    class Peeking(Flow):
-        @step(start=True)
-        def work(self) -> Continuation[list[str]]:
-            with self.session.begin_nested():
-                self.session.add(Note(text="early?"))
-            return done(notes(engine))
-
-    engine = make_engine(database=source)
-    run = engine.start(Peeking().work())
-    assert run.result == []
-    assert notes(engine) == ["early?"]
-
-
 # -- transactions while a step works ---------------------------------------------------------------
 
 
@@ -404,53 +221,3 @@ def test_a_result_may_hold_a_row(make_engine: MakeEngine, source: Any) -> None:
 
     run = make_engine(database=source).start(Resulting().work())
     assert [note.text for note in run.result] == ["a result"]
-
-
-# -- where sessions come from ----------------------------------------------------------------------
-
-
-def test_an_engine_asks_for_something_that_makes_sessions(bind: sa.Engine) -> None:
-    with Session(bind) as session, pytest.raises(ConfigurationError, match="can not be shared"):
-        Engine(session, secret_keys=["k"])  # type: ignore[arg-type]
-
-
-@pytest.mark.parametrize(
-    "memory", ["sqlite://", "sqlite:///:memory:", "sqlite:///file:x?mode=memory&uri=true"]
-)
-def test_sqlite_in_memory_is_refused(memory: str) -> None:
-    bind = sa.create_engine(memory, poolclass=sa.StaticPool)
-    with pytest.raises(ConfigurationError, match="SQLite in memory does not: use a file"):
-        Engine(bind, secret_keys=["k"])
-
-
-def test_a_session_in_use_survives_the_making_of_an_engine(
-    make_engine: MakeEngine, registry: scoped_session[Session]
-) -> None:
-    make_engine()  # makes the tables
-    registry.add(note := Note(text="of a request"))
-    make_engine(database=registry)
-    assert note in registry
-    registry.commit()
-
-
-@pytest.mark.parametrize("url", ["sqlite"], indirect=True)
-def test_sqlite_writes_ahead_and_waits_for_other_writers(
-    make_engine: MakeEngine, bind: sa.Engine
-) -> None:
-    engine = make_engine(database=bind)
-    with engine.database.engine.connect() as connection:
-        assert connection.exec_driver_sql("PRAGMA journal_mode").scalar() == "wal"
-        assert connection.exec_driver_sql("PRAGMA busy_timeout").scalar() == 10_000
-        assert connection.exec_driver_sql("PRAGMA synchronous").scalar() == 2  # as it was: FULL
-
-
-@pytest.mark.parametrize("url", ["sqlite"], indirect=True)
-def test_a_longer_busy_timeout_of_the_application_is_kept(
-    make_engine: MakeEngine, url: str
-) -> None:
-    patient = sa.create_engine(url, connect_args={"timeout": 60})
-    engine = make_engine(database=patient)
-    for _ in range(2):  # the second connection meets a file that is in WAL mode already
-        with engine.database.engine.connect() as connection:
-            assert connection.exec_driver_sql("PRAGMA busy_timeout").scalar() == 60_000
-        patient.dispose()

@@ -48,7 +48,7 @@ class Opaque:
     """A class that pydantic knows nothing of."""
 
 
-class Order(Flow):
+class Order(Flow, name="engine.validation.Order"):
     @step(start=True)
     def place(
         self,
@@ -298,6 +298,7 @@ def test_a_type_that_pydantic_can_not_handle_is_found_at_the_definition(tmp_path
     ],
 )
 @pytest.mark.parametrize("where", ["parameter", "state"])
+@pytest.mark.filterwarnings("default")  # what pydantic only warns of is refused all the same
 def test_pydantic_says_why_a_type_can_not_be_handled(
     tmp_path: Path, annotation: str, problem: str, where: str
 ) -> None:
@@ -533,6 +534,64 @@ def test_an_inherited_annotation_means_what_it_meant_where_it_was_written(tmp_pa
     third(first=base.Item(), second=local_item())
     with pytest.raises(ArgumentError):
         third(first=local_item(), second=local_item())
+
+
+def test_an_annotation_inherited_from_another_function_means_what_it_meant_there() -> None:
+    def make_base(name: str, *, abstract: bool) -> Any:
+        class Item:
+            pass
+
+        class Base(Flow, name=name, abstract=abstract):
+            first: Item
+
+            @step(start=True)
+            def go(self, item: Item) -> Continuation[None]:
+                return done()
+
+        return Base, Item
+
+    def derive(base: Any, name: str) -> Any:
+        class Item:
+            pass
+
+        class Derived(base, name=name):  # type: ignore[misc,call-arg]
+            second: Item | None = None
+
+        return Derived, Item
+
+    for abstract in (False, True):
+        base, first = make_base(f"base {abstract}", abstract=abstract)
+        derived, second = derive(base, f"derived {abstract}")
+        flow = derived(first=first(), second=second())
+        assert flow.go(first()).flow is flow
+        with pytest.raises(ArgumentError, match=r"should be an instance of .*make_base"):
+            flow.go(second())
+        with pytest.raises(ArgumentError, match=r"should be an instance of .*make_base"):
+            derived(first=second())
+
+
+def test_an_abstract_flow_may_name_what_is_defined_before_a_flow_derives_from_it(
+    tmp_path: Path,
+) -> None:
+    module = load(
+        tmp_path,
+        """
+        class Base(Flow, abstract=True):
+            first: "Item"
+
+            @step(start=True)
+            def go(self, item: "Item") -> Continuation[None]:
+                return done()
+
+        class Item:
+            pass
+
+        class Whole(Base):
+            pass
+        """,
+    )
+    item = module.Item()
+    assert module.Whole(first=item).go(item).arguments == {"item": item}
 
 
 def test_a_call_from_outside_every_frame_has_no_place() -> None:

@@ -1,4 +1,4 @@
-"""Where links lead: below a prefix, behind a proxy, from routes with parameters; what pages load."""
+"""Where links lead: below a prefix, behind a proxy, from routes with parameters; what is loaded."""
 
 from __future__ import annotations
 

@@ -305,6 +305,17 @@ def test_a_post_to_a_final_page_leads_to_it_and_is_not_shown_to_it(
         assert (posted.status_code, posted.location) == (303, own)
 
 
+def test_a_post_to_a_run_that_has_a_final_page_ahead_ends_it_and_is_not_shown_to_the_page(
+    order: Site, last: tuple[FlaskClient, str]
+) -> None:
+    client, own = last
+    with order.app.app_context():  # as after a delay before the page
+        set_column(order.flows.engine, order.run, state="ready", finished_at=None)
+    assert client.post(own).status_code == 303
+    assert order.run.state == "done"
+    assert problem(client.get(own)) == "GET: thank you, Elm"
+
+
 def test_a_final_page_shows_its_steps_as_done(last: tuple[FlaskClient, str]) -> None:
     client, own = last
     assert {li.text for li in soup(client.get(own)).select("li")} == {"done"}

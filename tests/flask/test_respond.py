@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import threading
+import time
 from typing import TYPE_CHECKING, Any
 
 import pytest
 from flask import request
 
+from flowroute.engine.database import BUSY_TIMEOUT_SECONDS
 from flowroute.errors import ArgumentError, TransitionError, UnstorableValue
 from tests.flask.flows import SiteCard, SiteFailing, SiteForm, SiteKept, SiteParcel, SiteResult
 from tests.flask.support import HTML, JSON, Line, Site, at_once, attributes, soup
@@ -391,9 +393,11 @@ def test_a_view_that_holds_the_write_lock_is_not_held_up_by_its_first_start_nor_
         return site.flows.respond(SiteParcel(name="x").pack(), key="k", cache=False)
 
     site.route("/", view)
+    began = time.monotonic()
     for _ in range(2):
         assert site.client().post("/").status_code == 303
         site.work()
+    assert time.monotonic() - began < BUSY_TIMEOUT_SECONDS
     assert site.lines == ["by the view", "packed x", "sent x"] * 2
     assert [run.key for run in site.runs] == ["k", None]
 

@@ -520,3 +520,9 @@ def test_a_site_can_be_used_without_a_request(site: Site) -> None:
         run = site.flows.engine.start(SiteParcel(name="x").pack())
         site.work()
         assert run.result == "<p>x weighs 1</p>"
+
+
+def test_an_engine_can_be_used_outside_an_application_context(site: Site) -> None:
+    engine = site.app.extensions["flowroute"].engine
+    assert not engine.recover()  # as its executor's threads and workers do
+    assert engine.runs() == []

@@ -83,7 +83,7 @@ class Deaf(Flow):
         return done("too late")
 
 
-class Stuck(Flow):
+class Stuck(Flow, name="rq.application.Stuck"):
     """A step that no signal reaches, as if it hung in a library that never returns."""
 
     @worker_step(start=True, timeout=timedelta(seconds=1), retry=Retry(1))

@@ -7,7 +7,7 @@ import logging
 import os
 import sqlite3
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import redis
@@ -219,7 +219,7 @@ class _Refusing:
         self.real = real
         self.failures = 1
 
-    def pipeline(self, *arguments: object, **named: object) -> object:
+    def pipeline(self, *arguments: Any, **named: Any) -> object:
         if self.failures:
             self.failures -= 1
             raise redis.ConnectionError("gone")
