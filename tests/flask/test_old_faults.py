@@ -308,7 +308,7 @@ def lively(make_site: MakeSite, sqlite_url: str) -> Site:
         return f"report of {year}: {waiting.result}" if waiting.finished else waiting()
 
     def broken() -> Any:
-        return task(raise_after_gate, "broken", key="broken")()
+        return task(raise_after_gate, "broken", key="broken", callback="landing")()
 
     site.app.add_url_rule("/report/<int:year>", "report", report)
 
