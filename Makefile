@@ -14,7 +14,7 @@ SOURCES := $(wildcard $(CODE))
 MAKEFLAGS += --no-print-directory
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help install demo test lint types contracts unit browser services screenshot format docs lock upgrade dist clean
+.PHONY: help install demo test lint types contracts unit coverage services screenshot format docs lock upgrade dist clean
 
 help: ## list these commands
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
@@ -25,7 +25,7 @@ demo: $(VENV)/.demo ## run the demo shop: Redis, a worker and the web server, un
 install: $(VENV)/.dev ## make .venv with everything for development, from the lock
 
 test: install services ## run every check and every test
-	@$(MAKE) lint types contracts docs unit browser
+	@$(MAKE) lint types contracts docs unit
 
 lint: install ## check style, format and that the lock is in step with pyproject.toml
 	$(BIN)/ruff check $(SOURCES)
@@ -40,13 +40,14 @@ contracts: install ## check which module may import which
 	@# An installed wheel of its own would hide the checkout, so it comes first.
 	PYTHONPATH=. $(BIN)/lint-imports --no-cache
 
-unit: install ## run the tests but the browser's, with the engine's coverage; ARGS="-k codec -x" are pytest's
-	@mkdir -p build && rm -f build/coverage build/coverage.*
-	$(BIN)/python -m pytest --ignore=tests/browser --ignore=tests/demo --cov $(ARGS)
+unit: install ## run the tests; ARGS="-k codec -x" are pytest's
+	$(BIN)/python -m pytest $(ARGS)
 
-browser: install ## run the tests in a browser: pages, examples, the demo
-	@# Without coverage: its tracing and the browser driver's greenlets block each other.
-	$(BIN)/python -m pytest tests/browser tests/demo $(ARGS)
+coverage: install ## run the engine's tests with its coverage, forked processes counted
+	@# Not the interruptions: an exception raised within coverage's own lines leaves its lock held.
+	@mkdir -p build && rm -f build/coverage build/coverage.*
+	$(BIN)/python -m pytest --cov tests/engine tests/rq --ignore=tests/engine/test_timeouts.py \
+	  --ignore=tests/engine/test_heartbeat.py $(ARGS)
 
 services: ## install Redis, PostgreSQL and Chromium for the tests where they are missing (as root)
 	@tools/install-services
