@@ -54,7 +54,7 @@ from flowroute.engine.clock import FakeClock
 from flowroute.engine.context import RunContext, current_run
 from flowroute.engine.continuation import Continuation
 from flowroute.engine.engine import Engine
-from flowroute.engine.flow import Flow
+from flowroute.engine.flow import Flow, definition_of
 from flowroute.engine.identity import new_run_id
 from flowroute.engine.recovery import Recovered
 from flowroute.engine.run import Run
@@ -226,7 +226,7 @@ def run_step(
     run = RunContext(
         run_id=new_run_id(),
         key=key,
-        flow=step.flow_name,
+        flow=definition_of(type(flow)).name,
         step=step.name,
         seq=0,
         attempt=attempt,

@@ -332,7 +332,7 @@ class Dispatcher:
         if record.state != schema.DONE:  # it waited before the page, or the page was gone
             self._failures.change(guard_of(record), record.step, Target(schema.DONE))
         if Place.REQUEST not in caller.places or caller.submits:
-            return NOTHING
+            return NOTHING  # an answer comes too late for a page that is only there to be looked at
         turn = Turn.at(record, caller, attempt=1)
         turn.state = schema.DONE
         try:

@@ -27,8 +27,7 @@ class Caller:
         if record.state in (schema.READY, schema.BLOCKED):
             return True
         if record.state == schema.DONE:
-            # An answer comes too late for a final page, which is there to be looked at.
-            return record.step is not None and Place.REQUEST in self.places and not self.submits
+            return record.step is not None and Place.REQUEST in self.places
         if record.state != schema.WAITING:
             return False
         if record.waiting_for == schema.FOR_WORKER:

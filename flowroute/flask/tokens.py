@@ -6,7 +6,8 @@ whoever has the link.
 
 So the address itself is the proof that a request was meant: no other site knows it, and in another
 browser it is a 404. The hidden field of a form proves the same again, and says which page the form
-was on; a request with a field that does not fit is refused, whatever its address.
+was on. A form with a field that does not fit is refused, whatever its address; one without the
+field is taken, unless the browser says that another site sent it.
 """
 
 from __future__ import annotations

@@ -183,7 +183,7 @@ def test_a_timeout_is_an_attempt_like_any_other(make_engine: MakeEngine) -> None
 
 
 def test_a_timeout_is_on_time_while_the_step_holds_the_write_lock(make_engine: MakeEngine) -> None:
-    class Writing(Flow):
+    class Locking(Flow):
         @worker_step(start=True, timeout=SOON, to=[done])
         def work(self) -> Continuation[None]:
             self.session.add(Note(text="never stored"))
@@ -194,7 +194,7 @@ def test_a_timeout_is_on_time_while_the_step_holds_the_write_lock(make_engine: M
 
     engine = make_engine("thread")
     began = time.monotonic()
-    run = engine.start(Writing().work()).wait(timeout_seconds=20)
+    run = engine.start(Locking().work()).wait(timeout_seconds=20)
     assert run.error is not None
     assert run.error.type == "StepTimeout"
     assert time.monotonic() - began < 5
