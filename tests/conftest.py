@@ -13,6 +13,7 @@ import hypothesis
 import pytest
 from playwright.sync_api import sync_playwright
 
+from flowroute.engine import flow
 from tests import waiting
 from tests.chromium import Problems, launch_chromium
 from tests.processes import Processes
@@ -181,3 +182,21 @@ def process() -> Iterator[Processes]:
 def free_port() -> int:
     """A TCP port on loopback that nothing listens on."""
     return waiting.free_port()
+
+
+@pytest.fixture(autouse=True)
+def own_flows(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A test knows the flows of its module and its package: others may be called the same."""
+    here: str = request.module.__name__
+
+    def known_here(module: str) -> bool:
+        package, _, name = module.rpartition(".")
+        shared = not name.startswith("test_") and here.startswith(f"{package}.")
+        return not module.startswith("tests.") or module == here or shared
+
+    known = {
+        name: cls
+        for name, cls in flow._flows.items()  # noqa: SLF001
+        if known_here(cls.__module__)
+    }
+    monkeypatch.setattr(flow, "_flows", known)

@@ -12,7 +12,7 @@ import pytest
 import sqlalchemy as sa
 from sqlalchemy.orm import Session, scoped_session, sessionmaker
 
-from flowroute.engine import flow, schema
+from flowroute.engine import schema
 from flowroute.engine.clock import FakeClock
 from flowroute.engine.engine import Engine
 from tests.engine.support import KEYS, Base
@@ -25,18 +25,6 @@ class MakeEngine(Protocol):
     def __call__(self, executor: Any = "inline", **options: Any) -> Engine:
         """Make it; the options are those of `Engine`."""
         ...
-
-
-@pytest.fixture(autouse=True)
-def own_flows(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A test knows the flows of its own module: those of others may be called the same."""
-    known = {
-        name: cls
-        for name, cls in flow._flows.items()  # noqa: SLF001
-        if cls.__module__ == request.module.__name__
-        or not cls.__module__.startswith("tests.engine.test_")
-    }
-    monkeypatch.setattr(flow, "_flows", known)
 
 
 @pytest.fixture

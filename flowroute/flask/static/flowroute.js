@@ -129,10 +129,8 @@
   }
 
   function leave(state) {
-    const here = new URL(location.href);
-    // Only a run that went well leads on: of a failure, its own page tells.
-    const onward = /done|waiting/.test(state.state) && root.dataset.next;
-    const target = ownAddress(onward || here.href) || here;
+    const [here, well] = [new URL(location.href), /done|waiting/.test(state.state)];
+    const target = ownAddress((well && root.dataset.next) || here.href) || here; // failures stay
     // To go to a #fragment of the open page would only scroll.
     if (target.pathname === here.pathname && target.search === here.search) target.hash = "";
     if (cameRightBack(`${root.dataset.token} ${target} ${state.seq} ${state.state}`)) {
