@@ -25,7 +25,7 @@ from flowroute.engine import schema
 from flowroute.engine.engine import Engine
 from flowroute.engine.identity import process_name
 from flowroute.engine.local import ThreadExecutor
-from flowroute.engine.store import RunRecord
+from flowroute.engine.records import RunRecord
 from flowroute.errors import ConfigurationError, FlowrouteError
 from flowroute.loading import find_flow, load_engine
 from flowroute.terminal import (

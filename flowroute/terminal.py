@@ -17,9 +17,9 @@ from rich.text import Text
 
 from flowroute.engine import schema
 from flowroute.engine.graph import StepGraph
+from flowroute.engine.records import RunRecord
 from flowroute.engine.run import Checkpoint, is_at_rest
 from flowroute.engine.step import END, Place
-from flowroute.engine.store import RunRecord
 
 BAR_WIDTH = 10
 """Of a progress bar in a table, in characters."""

@@ -56,10 +56,10 @@ from flowroute.engine.continuation import Continuation
 from flowroute.engine.engine import Engine
 from flowroute.engine.flow import Flow, definition_of
 from flowroute.engine.identity import new_run_id
+from flowroute.engine.records import RunRecord
 from flowroute.engine.recovery import Recovered
 from flowroute.engine.run import Run
 from flowroute.engine.step import Step, StepFailure
-from flowroute.engine.store import RunRecord
 from flowroute.errors import ArgumentError, CommitRefused, FlowrouteError
 
 __all__ = [

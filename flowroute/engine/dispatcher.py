@@ -22,8 +22,9 @@ from flowroute.engine.heartbeat import Heartbeat, Pulse
 from flowroute.engine.identity import new_run_id, process_name
 from flowroute.engine.messenger import Messenger
 from flowroute.engine.ports import Move
+from flowroute.engine.records import Bookmark, RunRecord, Target, guard_of
 from flowroute.engine.step import Place, Step, StepFailure
-from flowroute.engine.store import Bookmark, RunRecord, Store, Target, guard_of
+from flowroute.engine.store import Store
 from flowroute.engine.transition import Transitions, startable
 from flowroute.engine.turn import ADVANCED, NOTHING, SCRIPT, Caller, Outcome, Turn
 from flowroute.engine.work import Work

@@ -26,17 +26,11 @@ from flowroute.engine.identity import is_run_id
 from flowroute.engine.local import InlineExecutor, ThreadExecutor
 from flowroute.engine.messenger import Messenger
 from flowroute.engine.ports import Executor, Move, Notifier, Silence
+from flowroute.engine.records import Bookmark, RunRecord, Target, guard_of
 from flowroute.engine.recovery import Recovered, Recovery
 from flowroute.engine.run import Bell, Checkpoint, Run
 from flowroute.engine.step import END, Place
-from flowroute.engine.store import (
-    FIRST_HINT_SECONDS,
-    Bookmark,
-    RunRecord,
-    Store,
-    Target,
-    guard_of,
-)
+from flowroute.engine.store import FIRST_HINT_SECONDS, Store
 from flowroute.engine.transition import Transitions, startable
 from flowroute.engine.turn import SCRIPT, Caller, Outcome
 from flowroute.engine.work import Work

@@ -17,16 +17,9 @@ from flowroute.engine.database import Database
 from flowroute.engine.flow import Flow, definition_of, flow_named
 from flowroute.engine.messenger import Messenger
 from flowroute.engine.ports import Hint, Move
+from flowroute.engine.records import Bookmark, Guard, Target, guard_of
 from flowroute.engine.step import END, Step, StepFailure
-from flowroute.engine.store import (
-    BLOCKED_SECONDS,
-    FIRST_HINT_SECONDS,
-    Bookmark,
-    Guard,
-    Store,
-    Target,
-    guard_of,
-)
+from flowroute.engine.store import BLOCKED_SECONDS, FIRST_HINT_SECONDS, Store
 from flowroute.engine.transition import Transitions
 from flowroute.engine.turn import Turn
 from flowroute.engine.work import Work

@@ -10,8 +10,8 @@ from typing import Any
 
 from flowroute.engine import schema
 from flowroute.engine.ports import Executor, Hint, Move, Notifier
+from flowroute.engine.records import RunRecord, Target
 from flowroute.engine.step import END, Step
-from flowroute.engine.store import RunRecord, Target
 
 logger = logging.getLogger("flowroute.messenger")
 

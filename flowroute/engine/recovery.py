@@ -15,16 +15,9 @@ from flowroute.engine.database import Database
 from flowroute.engine.dispatcher import Dispatcher
 from flowroute.engine.failure import step_or_none
 from flowroute.engine.messenger import Messenger
+from flowroute.engine.records import RunRecord, Target, guard_of
 from flowroute.engine.step import END, StepFailure
-from flowroute.engine.store import (
-    BLOCKED_SECONDS,
-    FIRST_HINT_SECONDS,
-    HINT_SECONDS,
-    RunRecord,
-    Store,
-    Target,
-    guard_of,
-)
+from flowroute.engine.store import BLOCKED_SECONDS, FIRST_HINT_SECONDS, HINT_SECONDS, Store
 
 logger = logging.getLogger("flowroute.recovery")
 

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any, Generic, Self, cast
 from typing_extensions import TypeVar
 
 from flowroute.engine import schema
+from flowroute.engine.records import RunRecord
 from flowroute.engine.step import StepFailure
-from flowroute.engine.store import RunRecord
 from flowroute.errors import WaitTimeout
 
 if TYPE_CHECKING:

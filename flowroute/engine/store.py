@@ -8,7 +8,6 @@ whether they matched; none commits: the caller owns the transaction.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, TypeAlias, cast
 
@@ -32,6 +31,14 @@ from sqlalchemy.sql.elements import ColumnElement
 
 from flowroute.engine import schema
 from flowroute.engine.clock import Clock, DatabaseClock, Instant, later
+from flowroute.engine.records import (
+    Bookmark,
+    CheckpointRecord,
+    Guard,
+    NewCheckpoint,
+    RunRecord,
+    Target,
+)
 from flowroute.engine.schema import checkpoint_table as checkpoint
 from flowroute.engine.schema import run_table as run
 from flowroute.engine.schema import schema_table
@@ -50,107 +57,6 @@ DEADLINE_GRACE_SECONDS = 2.0
 """How long after its deadline an attempt keeps its lease: its process may record the timeout."""
 
 _Rows: TypeAlias = Select[*tuple[Any, ...]]
-
-
-@dataclass(frozen=True, slots=True)
-class RunRecord:
-    """A row of ``flowroute_run``; `flowroute.engine.schema` says what each column means."""
-
-    id: str
-    flow: str
-    flow_version: int
-    key: str | None
-    owner: str | None
-    state: str
-    waiting_for: str | None
-    step: str | None
-    seq: int
-    epoch: int
-    attempt: int
-    lease_owner: str | None
-    lease_until: datetime | None
-    deadline_at: datetime | None
-    wake_at: datetime | None
-    progress: dict[str, Any] | None
-    error: dict[str, Any] | None
-    created_at: datetime
-    updated_at: datetime
-    finished_at: datetime | None
-    now: datetime
-    """The database's clock when the row was read."""
-
-    @property
-    def finished(self) -> bool:
-        """Whether the run is done, failed or cancelled."""
-        return self.state in schema.FINISHED
-
-    @property
-    def lease_over(self) -> bool:
-        """Whether the run is running under a lease that has ended."""
-        return self.lease_until is not None and self.lease_until <= self.now
-
-    @property
-    def due(self) -> bool:
-        """Whether the instant at which recovery looks at this run has come."""
-        return self.wake_at is not None and self.wake_at <= self.now
-
-    @property
-    def overran(self) -> bool:
-        """Whether the attempt's process gave up its lease, as the step ignores its timeout."""
-        return self.lease_until is not None and self.lease_until <= self.updated_at
-
-
-@dataclass(frozen=True, slots=True)
-class CheckpointRecord:
-    """A row of ``flowroute_checkpoint``; `flowroute.engine.schema` says what each column means."""
-
-    run_id: str
-    seq: int
-    epoch: int
-    step: str | None
-    arguments: dict[str, Any] | None
-    python: str
-    created_at: datetime
-    duration: float | None
-    attempt: int | None
-    executor: str | None
-
-
-@dataclass(frozen=True, slots=True)
-class Bookmark:
-    """A run and the payload of its newest checkpoint."""
-
-    record: RunRecord
-    payload: bytes
-    python: str
-
-
-@dataclass(frozen=True, slots=True)
-class NewCheckpoint:
-    """A checkpoint about to be stored."""
-
-    step: str | None
-    payload: bytes
-    arguments: dict[str, Any] | None
-    python: str
-    duration: float | None = None
-    attempt: int | None = None
-    executor: str | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Target:
-    """Where a run goes: the columns that an advance sets."""
-
-    state: str
-    waiting_for: str | None = None
-    attempt: int = 0
-    lease_owner: str | None = None
-    lease_seconds: float | None = None
-    timeout_seconds: float | None = None
-    wake_seconds: float | None = None
-    wake_at: datetime | None = None
-    error: dict[str, Any] | None = None
 
 
 class Store:
@@ -485,30 +391,6 @@ class Store:
     def _change(self, connection: Connection, guard: Guard, **columns: Any) -> bool:
         statement = self._move(columns | {"updated_at": self.clock.now})
         return connection.execute(statement, guard.parameters()).rowcount == 1
-
-
-@dataclass(frozen=True, slots=True)
-class Guard:
-    """A run as its writer last saw it: what every UPDATE is conditional on."""
-
-    run_id: str
-    seq: int
-    epoch: int
-    state: str
-
-    def parameters(self) -> dict[str, Any]:
-        """For the WHERE clause of `Store`'s statements."""
-        return {
-            "b_id": self.run_id,
-            "b_seq": self.seq,
-            "b_epoch": self.epoch,
-            "b_state": self.state,
-        }
-
-
-def guard_of(record: RunRecord) -> Guard:
-    """The guard of a run that was just read."""
-    return Guard(record.id, record.seq, record.epoch, record.state)
 
 
 _RUN_COLUMNS = tuple(name for name in RunRecord.__dataclass_fields__ if name != "now")

@@ -10,8 +10,9 @@ from flowroute.engine.continuation import Continuation, is_continuation
 from flowroute.engine.description import describe
 from flowroute.engine.flow import Flow, definition_of, flow_named, restore
 from flowroute.engine.identity import process_name
+from flowroute.engine.records import Bookmark, NewCheckpoint, Target
 from flowroute.engine.step import END, Place, Step
-from flowroute.engine.store import FIRST_HINT_SECONDS, Bookmark, NewCheckpoint, Target
+from flowroute.engine.store import FIRST_HINT_SECONDS
 from flowroute.engine.turn import Turn
 from flowroute.engine.work import Work
 from flowroute.errors import CheckpointUnreadable, TransitionError

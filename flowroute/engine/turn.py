@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from typing import Any, Self
 
 from flowroute.engine import schema
+from flowroute.engine.records import Bookmark, Guard, RunRecord
 from flowroute.engine.step import Place
-from flowroute.engine.store import Bookmark, Guard, RunRecord
 
 
 @dataclass(frozen=True, slots=True)

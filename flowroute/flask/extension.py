@@ -17,8 +17,8 @@ from flowroute.engine import schema
 from flowroute.engine.context import RunContext, current_run
 from flowroute.engine.continuation import Continuation
 from flowroute.engine.engine import Engine
+from flowroute.engine.records import Bookmark, RunRecord
 from flowroute.engine.run import Run
-from flowroute.engine.store import Bookmark, RunRecord
 from flowroute.engine.turn import REQUEST, SUBMIT
 from flowroute.errors import ConfigurationError, RunNotFound
 from flowroute.flask.appearance import check_callback

@@ -18,8 +18,8 @@ from flowroute.engine.description import describe
 from flowroute.engine.engine import Engine
 from flowroute.engine.flow import definition_of, flow_named
 from flowroute.engine.graph import StepGraph
+from flowroute.engine.records import Bookmark, RunRecord
 from flowroute.engine.run import is_at_rest
-from flowroute.engine.store import Bookmark, RunRecord
 from flowroute.errors import ArgumentError, CheckpointUnreadable
 from flowroute.flask.appearance import Appearance, callback_url, chosen_for, image_url
 from flowroute.flask.config import Settings

@@ -9,7 +9,7 @@ from flask import Response, abort, jsonify, make_response, redirect, render_temp
 from werkzeug.wrappers import Response as AnyResponse
 
 from flowroute.engine import schema
-from flowroute.engine.store import Bookmark
+from flowroute.engine.records import Bookmark
 from flowroute.engine.turn import Outcome
 from flowroute.errors import TransitionError
 from flowroute.flask.presentation import RunView

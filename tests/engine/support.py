@@ -16,10 +16,11 @@ from flowroute import Continuation, Flow, done, step, worker_step
 from flowroute.engine.clock import Clock, FakeClock
 from flowroute.engine.engine import Engine
 from flowroute.engine.ports import Hint, Move
+from flowroute.engine.records import guard_of
 from flowroute.engine.run import Run
 from flowroute.engine.schema import checkpoint_table, run_table
 from flowroute.engine.step import Place, Step, StepOptions
-from flowroute.engine.store import Store, guard_of
+from flowroute.engine.store import Store
 from tests.waiting import wait_until
 
 KEYS = ["a secret key of the tests, long enough to be one"]
