@@ -25,7 +25,7 @@ from flowroute.engine.ports import Move
 from flowroute.engine.records import Bookmark, RunRecord, Target, guard_of
 from flowroute.engine.step import Place, Step, StepFailure
 from flowroute.engine.store import Store
-from flowroute.engine.transition import Transitions, startable
+from flowroute.engine.transition import Transitions, parked, startable
 from flowroute.engine.turn import ADVANCED, NOTHING, SCRIPT, Caller, Outcome, Turn
 from flowroute.engine.work import Work
 from flowroute.errors import (
@@ -171,11 +171,11 @@ class Dispatcher:
                 return self._end(work, record, flow, step, arguments, caller=caller)
             if step.place not in caller.places:
                 return self._park(record, step)
+            if step.place is Place.EXECUTOR:
+                work.settle()
             turn = self._claim(work, record, step, caller)
             if turn is None:
                 return NOTHING
-            if step.place is Place.EXECUTOR:
-                work.settle()
             return self._drive(work, turn, flow, step, arguments)
 
     def fail(self, record: RunRecord, failure: StepFailure, *, crashed: bool) -> None:
@@ -309,14 +309,12 @@ class Dispatcher:
         return turn
 
     def _park(self, record: RunRecord, step: Step[Any, Any]) -> Outcome:
-        """A run is ready, but not for this caller: say what it waits for."""
-        if record.state == schema.WAITING:
-            return NOTHING
+        """A run is at a step that this caller can not run: say what it waits for."""
+        if step.place is not Place.EXECUTOR or record.state == schema.WAITING:
+            # It was ready for a page, or a deploy made a page of a worker step, or the reverse.
+            self._failures.change(guard_of(record), record.step, parked(step))
         if step.place is Place.EXECUTOR:
             self._messenger.hint(record, step)
-            return NOTHING
-        page = Target(schema.WAITING, schema.FOR_PAGE)
-        self._failures.change(guard_of(record), record.step, page)
         return NOTHING
 
     def _end(

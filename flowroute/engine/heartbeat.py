@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Generator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, cast
 
 from sqlalchemy.exc import SQLAlchemyError
 
@@ -240,16 +240,13 @@ class Heartbeat:
         self._raise_in(pulse)
 
     def _raise_in(self, pulse: Pulse) -> None:
-        kind = pulse.interrupted
-        if kind is None:
-            return
         # Once may not be enough: what is raised in a finalizer or a callback of CPython's is lost.
         pulse.again_at = time.monotonic() + DEADLINE_GRACE_SECONDS
         if pulse.by_signal:
             # A signal also ends a system call, which an asynchronous exception has to wait for.
             signal.pthread_kill(pulse.thread_id, signal.SIGALRM)
         else:
-            _set_async_exception(pulse.thread_id, kind)
+            _set_async_exception(pulse.thread_id, cast("type[Interruption]", pulse.interrupted))
 
 
 def _listen_in_main_thread(pulse: Pulse) -> Any:

@@ -75,10 +75,8 @@ class Transitions:
             )
         if step is None or step.final:
             return Target(schema.DONE)
-        if step.place is Place.EXECUTOR:
-            return Target(schema.WAITING, schema.FOR_WORKER, wake_seconds=FIRST_HINT_SECONDS)
-        if step.place is Place.REQUEST:
-            return Target(schema.WAITING, schema.FOR_PAGE)
+        if step.place is not Place.ANYWHERE:
+            return parked(step)
         return Target(
             schema.RUNNING,
             attempt=1,
@@ -164,6 +162,13 @@ class Transitions:
             session=work.session,
         )
         return value
+
+
+def parked(step: Step[Any, Any]) -> Target:
+    """What a run waits for before a worker step or a page."""
+    if step.place is Place.EXECUTOR:
+        return Target(schema.WAITING, schema.FOR_WORKER, wake_seconds=FIRST_HINT_SECONDS)
+    return Target(schema.WAITING, schema.FOR_PAGE)
 
 
 def startable(continuation: object) -> tuple[Flow, Step[Any, Any]]:

@@ -81,7 +81,8 @@ class Work:
         """End a transaction that only read, and keep what was read.
 
         A worker step may be slow: no transaction is open while it works, until it writes or reads
-        itself.
+        itself. The rows among its arguments were read together, and need not be read again one by
+        one, as they would after a COMMIT that also wrote.
         """
         session = self._session
         if session is None or not session.in_transaction():

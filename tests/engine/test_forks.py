@@ -49,6 +49,7 @@ class Forked:
             assert self._ours.poll(20), "the child does not answer"
             return self._ours.recv()
         finally:
+            self._child.join(5)  # it ends by itself, so that what it covered is counted
             self._child.kill()
             self._child.join()
 

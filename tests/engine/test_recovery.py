@@ -360,6 +360,27 @@ def test_many_processes_that_recover_at_once_expire_each_run_once(
         assert (run.state, run.record.attempt) in {("waiting", 1), ("ready", 1)}
 
 
+def test_two_processes_that_recover_at_once_give_one_hint(
+    make_engine: MakeEngine, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine = make_engine(shelf := Shelf(), clock=clock)
+    other = make_engine(other_shelf := Shelf(), clock=clock)
+    engine.start(Job().work())
+    shelf.hints.clear()
+    clock.advance(1)
+    due = engine._store.due
+
+    def late(connection: Any, limit: int) -> Any:
+        found = due(connection, limit)
+        other.start(Job().work()).cancel()  # the other is at work
+        assert other.recover().resubmitted == 1
+        return found
+
+    monkeypatch.setattr(engine._store, "due", late)
+    assert engine.recover().resubmitted in (0, 1)
+    assert len(shelf.hints) + len(other_shelf.hints) <= 3
+
+
 def test_a_run_in_good_health_is_left_alone(engine: Engine, clock: FakeClock, shelf: Shelf) -> None:
     run = engine.start(Job().work())
     crash(engine, run, clock)

@@ -188,6 +188,18 @@ def test_a_retry_begins_with_the_state_and_arguments_of_the_bookmark(
 # -- on_error --------------------------------------------------------------------------------------
 
 
+class Handed(Flow):
+    """A step that fails, and one that cleans up."""
+
+    @step(start=True, on_error="clean_up", to=[done])
+    def work(self) -> Continuation[str]:
+        raise ValueError("of the step")
+
+    @step
+    def clean_up(self, failure: StepFailure) -> Continuation[str]:
+        return done(failure.type)
+
+
 class Guarded(Flow):
     """A step whose failures another takes over."""
 
@@ -341,6 +353,16 @@ def test_a_hand_over_that_lost_the_run_stores_nothing(make_engine: MakeEngine) -
     engine = make_engine()
     run = engine.start(Taken().work())
     assert (run.state, run.record.seq, run.record.epoch) == ("running", 0, 7)
+    assert count(engine, checkpoint_table) == 1
+
+
+def test_a_hand_over_that_loses_the_run_at_its_last_statement_stores_nothing(
+    make_engine: MakeEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine = make_engine()
+    monkeypatch.setattr(engine._store, "advance", lambda *_: False)
+    run = engine.start(Handed().work())
+    assert (run.state, run.record.seq) == ("running", 0)
     assert count(engine, checkpoint_table) == 1
 
 

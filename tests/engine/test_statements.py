@@ -102,6 +102,25 @@ def test_resuming_costs_the_same_after_three_and_after_three_hundred_steps(
     assert read == [6, 303]
 
 
+def test_the_rows_among_a_worker_steps_arguments_are_read_once_and_together(
+    engine: Engine, shelf: Shelf
+) -> None:
+    class Reading(Flow):
+        @step(start=True)
+        def begin(self) -> Continuation[str]:
+            return self.read([Note(text=str(number)) for number in range(10)])
+
+        @worker_step
+        def read(self, noted: list[Note]) -> Continuation[str]:
+            return done("".join(note.text for note in noted))
+
+    run = engine.start(Reading().begin())
+    with counting(engine) as counted:
+        assert shelf.work() == [True]
+    assert run.result == "0123456789"
+    assert len([s for s in counted.statements if "FROM note" in s]) == 1
+
+
 def test_a_visit_to_a_waiting_page_is_one_statement(engine: Engine) -> None:
     class Shown(Flow):
         @page(start=True, to=("done",))

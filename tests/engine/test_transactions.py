@@ -64,6 +64,29 @@ def test_what_the_applications_session_held_stays_usable(
     assert notes(engine)[-1] == "after"
 
 
+def test_a_run_that_is_resumed_joins_the_applications_transaction(
+    make_engine: MakeEngine, registry: scoped_session[Session]
+) -> None:
+    class Resumed(Flow):
+        @step(start=True, to=[done])
+        def work(self) -> Continuation[None]:
+            if not interruptions:
+                interruptions.append(1)
+                raise KeyboardInterrupt
+            self.session.add(Note(text="of the step"))
+            return done()
+
+    interruptions: list[int] = []
+    engine = make_engine(database=registry)
+    with pytest.raises(KeyboardInterrupt):
+        engine.start(Resumed().work())
+    [run] = engine.runs()
+    registry.add(Note(text="of the request"))
+    registry.flush()
+    assert run.resume().state == "done"
+    assert notes(engine) == ["of the request", "of the step"]
+
+
 def test_a_step_that_fails_leaves_nothing_behind(make_engine: MakeEngine, source: Any) -> None:
     class Failing(Flow):
         @step(start=True, to=[done])
