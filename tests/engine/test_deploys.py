@@ -50,7 +50,7 @@ def as_step() -> type[Any]:
 
 def deploy(define: Callable[[], type[Any]]) -> Any:
     """Replace the flow by another version of it, as a new process would know it."""
-    flows._flows.pop("Deployed", None)
+    flows._flows.pop("Deployed", None)  # noqa: SLF001
     return define()
 
 

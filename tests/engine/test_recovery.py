@@ -368,7 +368,7 @@ def test_two_processes_that_recover_at_once_give_one_hint(
     engine.start(Job().work())
     shelf.hints.clear()
     clock.advance(1)
-    due = engine._store.due
+    due = engine._store.due  # noqa: SLF001
 
     def late(connection: Any, limit: int) -> Any:
         found = due(connection, limit)
@@ -376,7 +376,7 @@ def test_two_processes_that_recover_at_once_give_one_hint(
         assert other.recover().resubmitted == 1
         return found
 
-    monkeypatch.setattr(engine._store, "due", late)
+    monkeypatch.setattr(engine._store, "due", late)  # noqa: SLF001
     assert engine.recover().resubmitted in (0, 1)
     assert len(shelf.hints) + len(other_shelf.hints) <= 3
 

@@ -360,7 +360,7 @@ def test_a_hand_over_that_loses_the_run_at_its_last_statement_stores_nothing(
     make_engine: MakeEngine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     engine = make_engine()
-    monkeypatch.setattr(engine._store, "advance", lambda *_: False)
+    monkeypatch.setattr(engine._store, "advance", lambda *_: False)  # noqa: SLF001
     run = engine.start(Handed().work())
     assert (run.state, run.record.seq) == ("running", 0)
     assert count(engine, checkpoint_table) == 1
