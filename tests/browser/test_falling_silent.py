@@ -131,7 +131,10 @@ def test_a_visitor_who_comes_back_sees_the_state_at_once(
     expect(page.get_by_role("heading", name="Landed")).to_be_visible()
 
 
-def test_a_network_that_comes_back_shows_the_state_at_once(page: Page, open_site: OpenSite) -> None:
+def test_a_network_that_comes_back_shows_the_state_at_once(
+    page: Page, open_site: OpenSite, problems: Problems
+) -> None:
+    problems.allow("ERR_INTERNET_DISCONNECTED")  # whatever the browser asks for meanwhile
     site = open_site(offers_socket=False, poll_seconds=NEVER)
     page.goto(site.url)
     page.context.set_offline(True)
