@@ -30,7 +30,9 @@ def code_of(page: Path) -> str:
     return "\n".join(FENCE.findall(page.read_text(encoding="utf-8")))
 
 
-@pytest.mark.parametrize("page", filter(code_of, PAGES), ids=lambda page: page.name)
+@pytest.mark.parametrize(
+    "page", [page for page in PAGES if code_of(page)], ids=lambda page: page.name
+)
 def test_the_code_on_a_page_runs_as_it_stands(
     page: Path, tmp_path: Path, process: Processes
 ) -> None:
