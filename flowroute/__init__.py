@@ -3,7 +3,7 @@
 Importing it loads no Flask, RQ, Redis or Socket.IO; `flowroute.flask` and `flowroute.rq` do.
 """
 
-from flowroute.engine.continuation import Continuation, done
+from flowroute.engine.continuation import Continuation, call, done
 from flowroute.engine.engine import Engine
 from flowroute.engine.flow import Flow
 from flowroute.engine.recovery import Recovered
@@ -28,6 +28,7 @@ __all__ = [
     "StepFailure",
     "StepTimeout",
     "__version__",
+    "call",
     "done",
     "step",
     "worker_step",

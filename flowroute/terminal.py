@@ -160,6 +160,8 @@ def state_text(record: RunRecord) -> Text:
     if record.waiting_for == schema.FOR_TIMER and record.wake_at is not None:
         left = _seconds(record.now, record.wake_at)
         words += " for its timer, due now" if left <= 0 else f" for its timer, {in_words(left)}"
+    elif record.waiting_for == schema.FOR_CHILDREN:
+        words += " for a sub-flow"
     elif record.waiting_for is not None:
         words += f" for a {record.waiting_for}"
     elif record.lease_over:

@@ -194,6 +194,8 @@ def test_list_for_programs_is_one_document_with_these_keys(engine: Engine, invok
         "flow_version": 1,
         "key": "cart-1",
         "owner": "ada",
+        "parent_id": None,
+        "parent_seq": None,
         "state": "waiting",
         "waiting_for": "timer",
         "at_rest": False,

@@ -11,7 +11,7 @@ from flask_socketio import SocketIO
 
 from flowroute.flask import FlowRoute
 
-from .flows import Hello
+from .flows import Contract, Hello
 from .models import SECONDS, db, get_employer
 
 socketio = SocketIO()
@@ -44,6 +44,7 @@ def create_app() -> Flask:
         example4_no_router,
         example4,
         example5,
+        example6,
     ):
         app.add_url_rule("/" + view.__name__.replace("_", "-"), view_func=view)
     app.before_request(_announce)
@@ -128,3 +129,11 @@ def example5() -> ResponseReturnValue:
     """As example 4, and the next visit after the end starts again."""
     start = Hello(number=5).func1(get_employer("employer5"), "hello world")
     return flows.respond(start, key="example5", cache=False)
+
+
+# -- example 6: a flow that hands over to another --------------------------------------------------
+
+
+def example6() -> ResponseReturnValue:
+    """The other flow's page is shown here, and its result comes back."""
+    return flows.respond(Contract().draft(get_employer("employer6")), key="example6")

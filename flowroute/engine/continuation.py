@@ -5,9 +5,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
-from typing import TYPE_CHECKING, Any, Generic, overload
+from typing import TYPE_CHECKING, Any, Concatenate, Generic, ParamSpec, overload
 
 from typing_extensions import TypeIs, TypeVar
 
@@ -17,6 +18,8 @@ if TYPE_CHECKING:
     from flowroute.engine.flow import Flow
     from flowroute.engine.step import Step
 
+P = ParamSpec("P")
+R = TypeVar("R")
 T = TypeVar("T")
 T_co = TypeVar("T_co", covariant=True, default=Any)
 
@@ -44,6 +47,8 @@ class Continuation(Generic[T_co]):
     """How long to wait before the step is called, counted from the checkpoint; None: not at all."""
     due_at: datetime | None = None
     """The instant before which the step is not called; None: no such instant."""
+    child: Continuation[Any] | None = None
+    """The sub-flow's start, whose result becomes the step's first argument; None: there is none."""
 
     def after(self, delay: timedelta) -> Continuation[T_co]:
         """Call the step no earlier than `delay` after the checkpoint is stored.
@@ -66,7 +71,7 @@ class Continuation(Generic[T_co]):
             raise ArgumentError(
                 f"after() takes a timedelta, not {delay!r}: write timedelta(seconds=…)."
             )
-        self._refuse_at_the_end("after")
+        self._refuse_delay("after")
         return replace(self, delay=delay, due_at=None)
 
     def at(self, instant: datetime) -> Continuation[T_co]:
@@ -86,20 +91,26 @@ class Continuation(Generic[T_co]):
                 f"at() takes a timezone-aware datetime, not {instant!r}: give it a tzinfo, such as "
                 "datetime.now(UTC) + timedelta(hours=1)."
             )
-        self._refuse_at_the_end("at")
+        self._refuse_delay("at")
         return replace(self, delay=None, due_at=instant)
 
-    def _refuse_at_the_end(self, method: str) -> None:
+    def _refuse_delay(self, method: str) -> None:
         if self.step is None:
             raise ArgumentError(
                 f"done(…).{method}(…) has no step to delay: delay the step before it."
+            )
+        if self.child is not None:
+            raise ArgumentError(
+                f"call(…).{method}(…) goes on when the sub-flow has ended: delay the sub-flow's "
+                f"start, call(Other(…).start(…).{method}(…), self.{self.step.name})."
             )
 
     def __repr__(self) -> str:
         if self.step is None:
             return f"<Continuation done({self.arguments['result']!r})>"
         arguments = ", ".join(f"{name}={value!r}" for name, value in self.arguments.items())
-        return f"<Continuation {type(self.flow).__name__}.{self.step.name}({arguments})>"
+        called = "" if self.child is None else f" after {self.child!r}"
+        return f"<Continuation {type(self.flow).__name__}.{self.step.name}({arguments}){called}>"
 
 
 def is_continuation(value: object) -> TypeIs[Continuation[Any]]:
@@ -126,3 +137,53 @@ def done(value: Any = None) -> Continuation[Any]:
         ...     return done(len(urls))
     """
     return Continuation(step=None, arguments={"result": value})
+
+
+def call(
+    child: Continuation[R],
+    then: Callable[Concatenate[R, P], Continuation[T]],
+    /,
+    *args: P.args,
+    **kwargs: P.kwargs,
+) -> Continuation[T]:
+    """Run another flow, and go on here with its result.
+
+    The sub-flow is a run of its own, stored by the same commit as the checkpoint that waits for
+    it. Where this run is shown in a browser, the sub-flow's pages are shown meanwhile; a final page
+    just ends it. If it fails or is cancelled, `then` fails without being called: its ``on_error=``
+    step takes over, or the run fails. Retrying the run retries the sub-flow, and cancelling it
+    cancels both.
+
+    Parameters:
+        child: A start step of any flow, called.
+        then: The step of this flow to go on with. Its first parameter takes the sub-flow's result.
+        args: More arguments of that step, from the second on.
+        kwargs: More arguments of that step, by name.
+
+    Returns:
+        The continuation to return from the step.
+
+    Raises:
+        ArgumentError: `then` is no step, takes nothing by position, or the arguments do not fit.
+
+    Example:
+        >>> @step
+        ... def ask(self, order: Order) -> Continuation[None]:
+        ...     return call(Approval(order_id=order.id).show(), self.decided, order)
+        >>> @step
+        ... def decided(self, approved: bool, order: Order) -> Continuation[None]:
+        ...     return self.ship(order) if approved else done()
+    """
+    bind = getattr(then, "bind_after_result", None)
+    if bind is None:
+        raise ArgumentError(
+            f"call(…, {then!r}) goes on with a step of the flow itself: name it without calling "
+            "it, call(Other(…).start(…), self.next)."
+        )
+    if not is_continuation(child) or child.step is None or child.child is not None:
+        raise ArgumentError(
+            f"call({child!r}, …) runs another flow: call one of its start steps, "
+            "call(Other(…).start(…), self.next)."
+        )
+    onward: Continuation[T] = bind(args, kwargs)
+    return replace(onward, child=child)

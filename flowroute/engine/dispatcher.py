@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 import random
 import time
+from dataclasses import replace
 from typing import Any, cast
 
 from flowroute.engine import schema
@@ -22,16 +23,17 @@ from flowroute.engine.heartbeat import Heartbeat, Pulse
 from flowroute.engine.identity import new_run_id, process_name
 from flowroute.engine.messenger import Messenger
 from flowroute.engine.ports import Move
-from flowroute.engine.records import Bookmark, RunRecord, Target, guard_of
-from flowroute.engine.step import Place, Step, StepFailure
+from flowroute.engine.records import Bookmark, NewRun, RunRecord, Target, guard_of
+from flowroute.engine.step import END, Place, Step, StepFailure
 from flowroute.engine.store import Store
-from flowroute.engine.transition import Transitions, parked, startable
+from flowroute.engine.transition import Transitions, parked, startable, unleased
 from flowroute.engine.turn import ADVANCED, NOTHING, SCRIPT, Caller, Outcome, Turn
 from flowroute.engine.work import Work
 from flowroute.errors import (
     ArgumentError,
     CheckpointUnreadable,
     LeaseLost,
+    RunFailed,
     RunNotFound,
     StepTimeout,
     TransitionError,
@@ -50,6 +52,7 @@ class Dispatcher:
         store: The statements.
         database: The connections and sessions.
         transitions: Continuations to rows and back.
+        failures: Records what goes wrong.
         messenger: Whom to tell after a commit.
         lease_seconds: How long a lease lasts without a heartbeat.
     """
@@ -60,6 +63,7 @@ class Dispatcher:
         store: Store,
         database: Database,
         transitions: Transitions,
+        failures: Failures,
         messenger: Messenger,
         lease_seconds: float,
     ) -> None:
@@ -68,7 +72,7 @@ class Dispatcher:
         self._transitions = transitions
         self._messenger = messenger
         self._lease_seconds = lease_seconds
-        self._failures = Failures(store, database, transitions, messenger)
+        self._failures = failures
         self.heartbeat = Heartbeat(store, database, lease_seconds, self._progressed)
 
     # -- what others ask for -----------------------------------------------------------------------
@@ -99,35 +103,26 @@ class Dispatcher:
             UnstorableValue: An argument can not be part of a checkpoint. Nothing was stored.
         """
         flow, step = startable(continuation)
-        definition = definition_of(type(flow))
-        turn = Turn(caller, new_run_id(), key, 0, 1, 1, schema.RUNNING)
+        name = definition_of(type(flow)).name
+        outcome = ADVANCED
         with Work(self._database) as work:
+            turn = Turn(caller, new_run_id(), key, 0, 1, 1, schema.RUNNING, owner)
             target = self._transitions.target(continuation)
-            new = self._transitions.checkpoint(work, turn, continuation, seq=0)
+            new = self._transitions.new_run(work, turn, continuation, target)
             try:
                 with self._failures.certain(turn, 0), work.transaction() as connection:
                     if instead_of is not None:
                         self._store.release_key(connection, instead_of)
-                    stored = self._store.insert_run(
-                        connection,
-                        run_id=turn.run_id,
-                        flow=definition.name,
-                        flow_version=definition.version,
-                        key=key,
-                        owner=owner,
-                        step=step.name,
-                        target=target,
-                    )
-                    if not stored:
+                    if not self._store.insert_run(connection, new):
                         # And roll back: the session's writes belong to this start.
                         raise _KeyHeld  # noqa: TRY301
-                    self._store.insert_checkpoint(connection, turn.run_id, 0, 1, new)
             except _KeyHeld:
-                return self._holder_of(definition.name, cast("str", key))
+                return self._holder_of(name, cast("str", key))
             turn.state = target.state
-            self._tell(turn, definition.name, continuation, target)
+            self._tell(turn, name, continuation, target)
             if target.state == schema.RUNNING:
-                self._drive(work, turn, flow, step, continuation.arguments)
+                outcome = self._drive(work, turn, flow, step, continuation.arguments)
+        self._go_on(outcome, caller)
         return turn.run_id
 
     def advance(
@@ -139,6 +134,8 @@ class Dispatcher:
         bookmark: Bookmark | None = None,
     ) -> Outcome:
         """Claim a run at its bookmark and advance it as far as `caller` can.
+
+        With it a sub-flow that it calls, and the run that waited for its end.
 
         Parameters:
             run_id: The run.
@@ -152,31 +149,9 @@ class Dispatcher:
         Raises:
             RunNotFound: There is no such run.
         """
-        with Work(self._database) as work:
-            if bookmark is None:
-                with work.reading() as connection:
-                    bookmark = self._store.bookmark(connection, run_id)
-            if bookmark is None:
-                raise RunNotFound(f"There is no run {run_id!r}.", run_id=run_id)
-            record = bookmark.record
-            if (seq is not None and seq != record.seq) or not caller.wants(record):
-                return Outcome(advanced=False, bookmark=bookmark)
-            try:
-                flow, step, arguments = self._transitions.load(work, bookmark)
-            except (CheckpointUnreadable, ArgumentError) as error:
-                work.rollback()
-                self._failures.block(guard_of(record), record.step, record.attempt, error)
-                return NOTHING
-            if step.final:
-                return self._end(work, record, flow, step, arguments, caller=caller)
-            if step.place not in caller.places:
-                return self._park(record, step)
-            if step.place is Place.EXECUTOR:
-                work.settle()
-            turn = self._claim(work, record, step, caller)
-            if turn is None:
-                return NOTHING
-            return self._drive(work, turn, flow, step, arguments)
+        outcome = self._advance(run_id, caller, seq, bookmark)
+        self._go_on(outcome, caller)
+        return outcome
 
     def fail(self, record: RunRecord, failure: StepFailure, *, crashed: bool) -> None:
         """Record that the attempt under way failed, in place of the process that ran it.
@@ -191,6 +166,58 @@ class Dispatcher:
             self._failures.settle(work, turn, record.flow, failure, crashed=crashed)
 
     # -- a turn ------------------------------------------------------------------------------------
+
+    def _advance(
+        self, run_id: str, caller: Caller, seq: int | None = None, bookmark: Bookmark | None = None
+    ) -> Outcome:
+        with Work(self._database) as work:
+            if bookmark is None:
+                with work.reading() as connection:
+                    bookmark = self._store.bookmark(connection, run_id)
+            if bookmark is None:
+                raise RunNotFound(f"There is no run {run_id!r}.", run_id=run_id)
+            record = bookmark.record
+            if (seq is not None and seq != record.seq) or not caller.wants(record):
+                return Outcome(advanced=False, bookmark=bookmark)
+            loaded = self._load(work, bookmark, caller)
+            if loaded is None:
+                return NOTHING
+            flow, step, arguments = loaded
+            if step.final:
+                return self._end(work, record, flow, step, arguments, caller=caller)
+            if step.place not in caller.places:
+                return self._park(record, step)
+            if step.place is Place.EXECUTOR:
+                work.settle()
+            turn = self._claim(work, record, step, caller)
+            if turn is None:
+                return NOTHING
+            return self._drive(work, turn, flow, step, arguments)
+
+    def _load(
+        self, work: Work, bookmark: Bookmark, caller: Caller
+    ) -> tuple[Flow, Step[Any, Any], dict[str, Any]] | None:
+        """What to call at a bookmark; None, and recorded, if it can not be called."""
+        record = bookmark.record
+        try:
+            return self._transitions.load(work, bookmark)
+        except (CheckpointUnreadable, ArgumentError) as error:
+            work.rollback()
+            self._failures.block(guard_of(record), record.step, record.attempt, error)
+        except RunFailed as error:  # the sub-flow did
+            work.rollback()
+            failure = StepFailure(
+                record.step or END, type(error).__name__, str(error), record.attempt
+            )
+            turn = Turn.at(record, caller, attempt=record.attempt)
+            self._failures.give_up(work, turn, record.flow, failure)
+        return None
+
+    def _go_on(self, outcome: Outcome, caller: Caller) -> None:
+        """Go on with the runs that an advance concerns besides the one it was asked for."""
+        # A loop: of a thousand sub-flows, one after another, each is called by the one before.
+        while outcome.onward is not None:
+            outcome = self._advance(outcome.onward, caller.onward)
 
     def _drive(  # noqa: C901  # one round of a turn, with all that may become of it, in one place
         self, work: Work, turn: Turn, flow: Flow, step: Step[Any, Any], arguments: dict[str, Any]
@@ -207,7 +234,7 @@ class Dispatcher:
                     self._stay(work, turn)
                     return Outcome(advanced=False, answered=True, answer=returned)
                 onward = self._transitions.check(turn, flow, step, returned)
-                target = self._store_advance(work, turn, onward, duration)
+                target, child = self._store_advance(work, turn, onward, duration)
             except LeaseLost:
                 work.rollback()
                 logger.info(
@@ -232,6 +259,10 @@ class Dispatcher:
                 raise
             turn.seq, turn.attempt, turn.transient, turn.state = turn.seq + 1, 1, 0, target.state
             self._tell(turn, name, onward, target)
+            if child is not None:
+                return self._called(child, cast("Continuation[Any]", onward.child))
+            if target.state == schema.DONE:
+                return replace(ADVANCED, onward=turn.parent_id)
             if target.state != schema.RUNNING:
                 return ADVANCED
             flow, step, arguments = (
@@ -244,6 +275,8 @@ class Dispatcher:
         self, work: Work, turn: Turn, flow: Flow, step: Step[Any, Any], arguments: dict[str, Any]
     ) -> Any:
         title = f"{step.flow_name}.{step.name}"
+        if step.place is not Place.ANYWHERE:
+            work.let_go()
         with (
             self.heartbeat.watch(
                 turn.guard, step.name, timeout_seconds=step.timeout_seconds
@@ -270,13 +303,33 @@ class Dispatcher:
 
     def _store_advance(
         self, work: Work, turn: Turn, onward: Continuation[Any], duration: float
-    ) -> Target:
+    ) -> tuple[Target, NewRun | None]:
         target = self._transitions.target(onward)
-        new = self._transitions.checkpoint(work, turn, onward, seq=turn.seq + 1, duration=duration)
+        child = None
+        if onward.child is not None:
+            first = turn.of_child(new_run_id())
+            child = self._transitions.new_run(
+                work, first, onward.child, unleased(self._transitions.target(onward.child))
+            )
+        new = self._transitions.checkpoint(
+            work,
+            turn,
+            onward,
+            seq=turn.seq + 1,
+            duration=duration,
+            child_id=None if child is None else child.id,
+        )
         with self._failures.certain(turn, turn.seq + 1), work.transaction() as connection:
             if not self._store.advance(connection, turn.guard, new, target):
                 raise LeaseLost
-        return target
+            if child is not None:
+                self._store.insert_run(connection, child)
+        return target, child
+
+    def _called(self, child: NewRun, start: Continuation[Any]) -> Outcome:
+        """A sub-flow was called: this process goes on with it, if it can start right away."""
+        self._messenger.tell(child.id, 0, child.flow, start.step, child.target)
+        return replace(ADVANCED, onward=child.id if child.target.state == schema.READY else None)
 
     def _tell(self, turn: Turn, flow: str, onward: Continuation[Any], target: Target) -> None:
         self._messenger.tell(turn.run_id, turn.seq, flow, onward.step, target)

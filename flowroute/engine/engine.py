@@ -6,7 +6,7 @@ import os
 import reprlib
 import weakref
 from collections.abc import Callable, Iterable, Sequence
-from contextlib import AbstractContextManager, nullcontext, suppress
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from datetime import timedelta
 from types import TracebackType
@@ -20,17 +20,18 @@ from flowroute.engine.codec import Codec
 from flowroute.engine.continuation import Continuation
 from flowroute.engine.database import Database, Source, is_transient
 from flowroute.engine.dispatcher import Dispatcher
-from flowroute.engine.failure import step_or_none
+from flowroute.engine.failure import Failures
 from flowroute.engine.flow import Flow, definition_of
 from flowroute.engine.identity import is_run_id
+from flowroute.engine.intervention import Interventions
 from flowroute.engine.local import InlineExecutor, ThreadExecutor
 from flowroute.engine.messenger import Messenger
 from flowroute.engine.ports import Executor, Move, Notifier, Silence
-from flowroute.engine.records import Bookmark, RunRecord, Target, guard_of
+from flowroute.engine.records import Bookmark, RunRecord
 from flowroute.engine.recovery import Recovered, Recovery
 from flowroute.engine.run import Bell, Checkpoint, Run
-from flowroute.engine.step import END, Place
-from flowroute.engine.store import FIRST_HINT_SECONDS, Store
+from flowroute.engine.step import Place
+from flowroute.engine.store import Store
 from flowroute.engine.transition import Transitions, startable
 from flowroute.engine.turn import SCRIPT, Caller, Outcome
 from flowroute.engine.work import Work
@@ -103,16 +104,25 @@ class Engine:
         self._checked = False
         self._store = Store(clock)
         messenger = Messenger(self.executor, _RingingNotifier(self.bell, self._notifier))
-        self._messenger = messenger
-        self._transitions = Transitions(self.codec, lease_seconds)
+        self._transitions = Transitions(self.codec, self._store, lease_seconds)
+        failures = Failures(self._store, self.database, self._transitions, messenger)
         self.dispatcher = Dispatcher(
             store=self._store,
             database=self.database,
             transitions=self._transitions,
+            failures=failures,
             messenger=messenger,
             lease_seconds=lease_seconds,
         )
         self._recovery = Recovery(self._store, self.database, self.dispatcher, messenger, retention)
+        self._interventions = Interventions(
+            store=self._store,
+            database=self.database,
+            dispatcher=self.dispatcher,
+            recovery=self._recovery,
+            failures=failures,
+            messenger=messenger,
+        )
         self._executes = Caller(self.executor.name, frozenset({Place.ANYWHERE, Place.EXECUTOR}))
         self.executor.attach(self)
         _engines.add(self)
@@ -248,7 +258,8 @@ class Engine:
     def visit(self, run: str | Bookmark, caller: Caller, *, seq: int | None = None) -> Outcome:
         """What a request does with a run: heal it if need be, and advance or show it.
 
-        A run that only waits, or has ended with a result, is read by one statement.
+        A run that only waits, or has ended with a result, is read by one statement. Of one that
+        waits for a sub-flow, the sub-flow is visited, unless `seq` says which page is answered.
 
         Parameters:
             run: Its id, or its bookmark as it was just read.
@@ -265,6 +276,14 @@ class Engine:
         run_id = bookmark.record.id
         if self._recovery.heal(bookmark.record):
             bookmark = self.bookmark(run_id)
+        while seq is None and bookmark.record.waiting_for == schema.FOR_CHILDREN:
+            child = self.current(run_id)
+            if child.id == run_id:
+                break
+            outcome = self.visit(child.id, caller)
+            if outcome.bookmark is None or not outcome.bookmark.record.finished:
+                return outcome
+            bookmark = self.bookmark(run_id)  # the sub-flow ended between two looks
         outcome = self.dispatcher.advance(run_id, caller, seq=seq, bookmark=bookmark)
         return replace(outcome, bookmark=bookmark) if outcome.answered else outcome
 
@@ -295,6 +314,35 @@ class Engine:
         self.check_tables()
         with Work(self.database) as work, work.reading() as connection:
             return self._store.held_bookmark(connection, definition_of(type(flow)).name, key)
+
+    def child_of(self, record: RunRecord) -> RunRecord | None:
+        """The run of the sub-flow that another run waits for or has waited for at its bookmark."""
+        with self.database.engine.connect() as connection:
+            return self._store.child(connection, record.id, record.seq)
+
+    def current(self, run_id: str) -> RunRecord:
+        """The row of a run; while it waits for a sub-flow, that of the sub-flow's run.
+
+        Raises:
+            RunNotFound: There is no such run.
+        """
+        record = self.read(run_id)
+        while record.waiting_for == schema.FOR_CHILDREN:
+            child = self.child_of(record)
+            if child is None:
+                break
+            # One that ended has woken its parent, in the same moment.
+            record = self.read(record.id) if child.finished else child
+        return record
+
+    def is_part_of(self, run_id: str, ancestor_id: str) -> bool:
+        """Whether a run is another one, or was called by it as a sub-flow, or by one that was."""
+        while run_id != ancestor_id:
+            record = self.read(run_id)
+            if record.parent_id is None:
+                return False
+            run_id = record.parent_id
+        return True
 
     def flow_of(self, bookmark: Bookmark) -> Flow:
         """The flow of a run with its state, also at the end of the run.
@@ -358,17 +406,8 @@ class Engine:
                 run_id=run_id,
                 step=record.step,
             )
-        if record.step is not None:
-            return None  # ended at a final page
         with Work(self.database) as work:
-            _, _, arguments = self.codec.decode(
-                bookmark.payload,
-                run_id=run_id,
-                seq=record.seq,
-                python=bookmark.python,
-                session=work.session,
-            )
-        return arguments["result"]
+            return self._transitions.result(work, bookmark)
 
     def checkpoints_of(self, run_id: str) -> list[Checkpoint]:
         """See `Run.checkpoints`."""
@@ -393,37 +432,20 @@ class Engine:
 
     def resume(self, run_id: str) -> None:
         """See `Run.resume`."""
-        record = self.read(run_id)
-        if self._recovery.heal(record):
-            record = self.read(run_id)
-        if record.waiting_for == schema.FOR_WORKER:
-            self._messenger.hint(record, step_or_none(record.flow, record.step or END))
-        else:
-            self.dispatcher.advance(run_id, SCRIPT)
+        self._interventions.resume(self.read(run_id).id)
 
     def retry(self, run_id: str) -> None:
         """See `Run.retry`."""
-        record = self._change(
-            run_id,
-            (schema.FAILED, schema.BLOCKED),
-            Target(schema.READY, wake_seconds=FIRST_HINT_SECONDS),
-            "retried: only a failed or blocked run can be",
-        )
         self.executor.start()
-        self._messenger.hint(record, step_or_none(record.flow, record.step or END))
+        self._interventions.retry(self.read(run_id).id)
 
     def cancel(self, run_id: str) -> None:
         """See `Run.cancel`."""
-        open_states = tuple(state for state in schema.STATES if state not in schema.FINISHED)
-        self._change(run_id, open_states, Target(schema.CANCELLED), "cancelled: it has finished")
+        self._interventions.cancel(self.read(run_id).id)
 
     def reset(self, run_id: str) -> None:
         """See `Run.reset`."""
-        with self.database.engine.begin() as connection:
-            self._store.release_key(connection, run_id)
-        if not self.read(run_id).finished:
-            with suppress(RunStateError):  # it finished just now, which is as good
-                self.cancel(run_id)
+        self._interventions.reset(self.read(run_id).id)
 
     # -- tables, start and end ---------------------------------------------------------------------
 
@@ -483,26 +505,6 @@ class Engine:
     def _find(self, flow: str, key: str) -> RunRecord | None:
         with self.database.engine.connect() as connection:
             return self._store.find(connection, flow, key)
-
-    def _change(
-        self, run_id: str, states: Sequence[str], target: Target, refusal: str
-    ) -> RunRecord:
-        while True:
-            record = self.read(run_id)
-            if record.state not in states:
-                raise RunStateError(
-                    f"Run {run_id} of {record.flow} is {record.state} and can not be {refusal}.",
-                    run_id=run_id,
-                    step=record.step,
-                )
-            with self.database.engine.begin() as connection:
-                changed = self._store.change_state(connection, guard_of(record), target)
-            if changed:  # else it moved between the look and the change: look again
-                break
-        self._messenger.announce(
-            Move(run_id, record.seq, target.state, target.waiting_for, record.step, None)
-        )
-        return record
 
 
 def _not_found(run_id: str) -> RunNotFound:

@@ -18,9 +18,10 @@ from flowroute.engine.flow import Flow, definition_of, flow_named
 from flowroute.engine.messenger import Messenger
 from flowroute.engine.ports import Hint, Move
 from flowroute.engine.records import Bookmark, Guard, Target, guard_of
+from flowroute.engine.statements import BLOCKED_SECONDS, FIRST_HINT_SECONDS
 from flowroute.engine.step import END, Step, StepFailure
-from flowroute.engine.store import BLOCKED_SECONDS, FIRST_HINT_SECONDS, Store
-from flowroute.engine.transition import Transitions
+from flowroute.engine.store import Store
+from flowroute.engine.transition import Transitions, unleased
 from flowroute.engine.turn import Turn
 from flowroute.engine.work import Work
 from flowroute.errors import (
@@ -64,7 +65,6 @@ class Failures:
     ) -> None:
         """Record a failed attempt: retry after a backoff, go to the `on_error=` step, or fail."""
         step = step_or_none(flow, failure.step)
-        error = asdict(failure)
         # A step that this process does not know is left to one that does, or blocks when claimed.
         if step is None or step.may_retry(turn.attempt, crashed=crashed):
             wait = 0.0 if crashed or step is None else step.backoff_seconds(turn.attempt)
@@ -73,15 +73,22 @@ class Failures:
                 schema.FOR_TIMER,
                 attempt=turn.attempt,
                 wake_seconds=wait,
-                error=error,
+                error=asdict(failure),
             )
-        elif step.on_error is not None and self._hand_over(
-            work, turn, flow, step.on_error, failure
-        ):
-            return
+            self.change(turn.guard, failure.step, target)
         else:
-            target = Target(schema.FAILED, attempt=turn.attempt, error=error)
-        self.change(turn.guard, failure.step, target)
+            self.give_up(work, turn, flow, failure)
+
+    def give_up(self, work: Work, turn: Turn, flow: str, failure: StepFailure) -> None:
+        """Record that no attempt is left: go to the `on_error=` step, or fail."""
+        step = step_or_none(flow, failure.step)
+        if (
+            step is None
+            or step.on_error is None
+            or not self._hand_over(work, turn, flow, step.on_error, failure)
+        ):
+            target = Target(schema.FAILED, attempt=turn.attempt, error=asdict(failure))
+            self.change(turn.guard, failure.step, target)
 
     def release(self, turn: Turn, target: Target | None = None) -> None:
         """Give up the lease without a result; the attempt does not count."""
@@ -108,6 +115,16 @@ class Failures:
             self._messenger.announce(
                 Move(guard.run_id, guard.seq, target.state, target.waiting_for, step, None)
             )
+            self.pass_on(guard, target)
+
+    def pass_on(self, guard: Guard, target: Target) -> None:
+        """Where a sub-flow has ended: have the executor look at the run that waited for it."""
+        if guard.parent_id is None or target.state not in schema.FINISHED:
+            return
+        with self._database.engine.connect() as connection:
+            parent = self._store.read(connection, guard.parent_id)
+        if parent is not None and parent.state == schema.READY:
+            self._messenger.hint(parent, step_or_none(parent.flow, parent.step or END))
 
     def reload(self, work: Work, turn: Turn) -> tuple[Flow, Step[Any, Any], dict[str, Any]]:
         """The bookmark as it is stored: a failed attempt may have changed what is in memory.
@@ -149,13 +166,10 @@ class Failures:
         self, work: Work, turn: Turn, flow: str, on_error: str, failure: StepFailure
     ) -> bool:
         try:
-            held, _, _ = self._transitions.load(work, self._bookmark(work, turn))
+            held = self._transitions.flow_at(work, self._bookmark(work, turn))
             onward: Continuation[Any] = getattr(held, on_error)(failure)
-            target = self._transitions.target(onward)
-            if target.state == schema.RUNNING:
-                # Whoever picks it up next claims it: the process that failed may be the wrong one
-                # to go on.
-                target = Target(schema.READY, wake_seconds=FIRST_HINT_SECONDS)
+            # The process that failed may be the wrong one to go on.
+            target = unleased(self._transitions.target(onward))
             new = self._transitions.checkpoint(work, turn, onward, seq=turn.seq + 1, duration=0.0)
             with self.certain(turn, turn.seq + 1), work.transaction() as connection:
                 if not self._store.advance(connection, turn.guard, new, target):

@@ -19,7 +19,8 @@ from sqlalchemy.exc import SQLAlchemyError
 from flowroute.engine import schema
 from flowroute.engine.database import Database
 from flowroute.engine.records import Guard
-from flowroute.engine.store import DEADLINE_GRACE_SECONDS, Store
+from flowroute.engine.statements import DEADLINE_GRACE_SECONDS
+from flowroute.engine.store import Store
 from flowroute.errors import Interruption, LeaseLost, StepTimeout
 
 logger = logging.getLogger("flowroute.heartbeat")

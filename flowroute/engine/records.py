@@ -18,6 +18,8 @@ class RunRecord:
     flow_version: int
     key: str | None
     owner: str | None
+    parent_id: str | None
+    parent_seq: int | None
     state: str
     waiting_for: str | None
     step: str | None
@@ -111,6 +113,21 @@ class Target:
 
 
 @dataclass(frozen=True, slots=True)
+class NewRun:
+    """A run about to be stored, at checkpoint 0 and epoch 1."""
+
+    id: str
+    flow: str
+    flow_version: int
+    key: str | None
+    owner: str | None
+    parent_id: str | None
+    parent_seq: int | None
+    target: Target
+    checkpoint: NewCheckpoint
+
+
+@dataclass(frozen=True, slots=True)
 class Guard:
     """A run as its writer last saw it: what every UPDATE is conditional on."""
 
@@ -118,17 +135,23 @@ class Guard:
     seq: int
     epoch: int
     state: str
+    parent_id: str | None = None
+    """The run that waits for the end of this one; not a condition."""
+    parent_seq: int | None = None
+    """At which of its checkpoints."""
 
     def parameters(self) -> dict[str, Any]:
-        """For the WHERE clause of `Store`'s statements."""
+        """For the WHERE clauses of `flowroute.engine.statements`."""
         return {
-            "b_id": self.run_id,
-            "b_seq": self.seq,
-            "b_epoch": self.epoch,
-            "b_state": self.state,
+            "seen_id": self.run_id,
+            "seen_seq": self.seq,
+            "seen_epoch": self.epoch,
+            "seen_state": self.state,
         }
 
 
 def guard_of(record: RunRecord) -> Guard:
     """The guard of a run that was just read."""
-    return Guard(record.id, record.seq, record.epoch, record.state)
+    return Guard(
+        record.id, record.seq, record.epoch, record.state, record.parent_id, record.parent_seq
+    )

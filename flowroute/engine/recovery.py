@@ -16,8 +16,9 @@ from flowroute.engine.dispatcher import Dispatcher
 from flowroute.engine.failure import step_or_none
 from flowroute.engine.messenger import Messenger
 from flowroute.engine.records import RunRecord, Target, guard_of
+from flowroute.engine.statements import BLOCKED_SECONDS, FIRST_HINT_SECONDS, HINT_SECONDS
 from flowroute.engine.step import END, StepFailure
-from flowroute.engine.store import BLOCKED_SECONDS, FIRST_HINT_SECONDS, HINT_SECONDS, Store
+from flowroute.engine.store import Store
 
 logger = logging.getLogger("flowroute.recovery")
 

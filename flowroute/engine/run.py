@@ -115,7 +115,7 @@ class Run(Generic[T_co]):
 
     @property
     def waiting_for(self) -> str | None:
-        """What a waiting run waits for: worker, timer or page; else None."""
+        """What a waiting run waits for: worker, timer, page or children; else None."""
         return self.record.waiting_for
 
     @property
@@ -150,12 +150,23 @@ class Run(Generic[T_co]):
         return self._engine.checkpoints_of(self.id)
 
     @property
+    def child(self) -> Run[Any] | None:
+        """The sub-flow's run that this one waits for at its bookmark, or waited for; or None."""
+        child = self._engine.child_of(self.record)
+        return None if child is None else Run(self._engine, child.id)
+
+    @property
     def at_rest(self) -> bool:
-        """Whether nothing goes on by itself: finished, blocked, or waiting for a page."""
-        return is_at_rest(self.record)
+        """Whether nothing goes on by itself: finished, blocked, or waiting for a page.
+
+        Of a run that waits for a sub-flow: whether the sub-flow is at rest.
+        """
+        return is_at_rest(self._engine.current(self.id))
 
     def wait(self, *, timeout_seconds: float | None = None) -> Self:
         """Wait until the run is at rest: finished, blocked, or waiting for a page.
+
+        Also if it is a sub-flow's page that it waits for.
 
         Parameters:
             timeout_seconds: How long at most; None: as long as it takes.
@@ -169,7 +180,7 @@ class Run(Generic[T_co]):
         self._engine.executor.start()
         end = None if timeout_seconds is None else time.monotonic() + timeout_seconds
         heard = 0
-        while not is_at_rest(record := self.record):
+        while not is_at_rest(record := self._engine.current(self.id)):
             left = POLL_SECONDS if end is None else min(POLL_SECONDS, end - time.monotonic())
             if left <= 0:
                 raise WaitTimeout(
@@ -199,6 +210,8 @@ class Run(Generic[T_co]):
     def retry(self) -> Self:
         """Let a failed or blocked run go on from its bookmark, with all its attempts again.
 
+        If it failed because a sub-flow did, the sub-flow goes on.
+
         Returns:
             This run.
 
@@ -209,7 +222,7 @@ class Run(Generic[T_co]):
         return self
 
     def cancel(self) -> Self:
-        """End the run. What its step still writes will not be stored.
+        """End the run, and a sub-flow it waits for. What their steps still write is not stored.
 
         Returns:
             This run.

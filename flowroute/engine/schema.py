@@ -13,6 +13,7 @@ Then the run goes on in the same process, or it stops holding a lease::
                   run │  ▲──► waiting (timer)    a delay or a backoff; recovery makes it ready when
                   it is due │  ▲──► waiting (page)     a page comes next; a request will go on with
                   it │  │ │  └─── ready              anyone who can run its step may claim it now │
+                     │  │ └──── waiting (children)   a sub-flow runs; its end makes this run ready │
                   └─────► done | failed | cancelled          the ends; failed can be retried └─────►
                   blocked            the deployed code can not use the bookmark; a deploy can
 
@@ -46,7 +47,7 @@ from sqlalchemy.dialects import postgresql
 
 from flowroute.engine.clock import Instant
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 
 TEXT_LENGTH = 200
 """Longest name, key and owner, in characters."""
@@ -65,7 +66,8 @@ FINISHED = (DONE, FAILED, CANCELLED)
 FOR_WORKER = "worker"
 FOR_TIMER = "timer"
 FOR_PAGE = "page"
-REASONS = (FOR_WORKER, FOR_TIMER, FOR_PAGE)
+FOR_CHILDREN = "children"
+REASONS = (FOR_WORKER, FOR_TIMER, FOR_PAGE, FOR_CHILDREN)
 
 metadata = MetaData()
 
@@ -110,11 +112,25 @@ run_table = Table(
         String(TEXT_LENGTH),
         comment="Who started it, as the application names people. Null if unknown. Never changes.",
     ),
+    Column(
+        "parent_id",
+        Uuid(as_uuid=False),
+        ForeignKey("flowroute_run.id", ondelete="CASCADE"),
+        comment="The run that called this one as a sub-flow. Null for all others. Never changes.",
+    ),
+    Column(
+        "parent_seq",
+        Integer,
+        comment="The parent's checkpoint that waits for this run's end. Null without a parent.",
+    ),
     Column("state", String(10), nullable=False, comment="Where in its life the run is."),
     Column(
         "waiting_for",
         String(10),
-        comment="What a waiting run waits for: worker, timer or page. Null in every other state.",
+        comment=(
+            "What a waiting run waits for: worker, timer, page or children. Null in every other "
+            "state."
+        ),
     ),
     Column(
         "step",
@@ -194,6 +210,7 @@ run_table = Table(
         name="flowroute_run_waiting_for",
     ),
     CheckConstraint("(state = 'running') = (lease_until IS NOT NULL)", name="flowroute_run_lease"),
+    CheckConstraint("(parent_id IS NULL) = (parent_seq IS NULL)", name="flowroute_run_parent"),
     CheckConstraint(
         f"({_one_of('state', FINISHED)}) = (finished_at IS NOT NULL)", name="flowroute_run_finished"
     ),
@@ -217,6 +234,12 @@ run_table = Table(
         "lease_until",
         postgresql_where=text("lease_until IS NOT NULL"),
         sqlite_where=text("lease_until IS NOT NULL"),
+    ),
+    Index(
+        "flowroute_run_parent_id",
+        "parent_id",
+        postgresql_where=text("parent_id IS NOT NULL"),
+        sqlite_where=text("parent_id IS NOT NULL"),
     ),
     # People list runs by flow or state, newest first.
     Index("flowroute_run_state_created", "state", "created_at"),

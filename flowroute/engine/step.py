@@ -238,6 +238,14 @@ class BoundStep:
         self.flow.__flow__.check_state(self.flow)
         return Continuation(step=self.step, flow=self.flow, arguments=arguments)
 
+    def bind_after_result(
+        self, args: tuple[Any, ...], kwargs: Mapping[str, Any]
+    ) -> Continuation[Any]:
+        """As calling it, without the first argument, which is not known yet."""
+        arguments = self.step.signature.after_first.bind(args, kwargs)
+        self.flow.__flow__.check_state(self.flow)
+        return Continuation(step=self.step, flow=self.flow, arguments=arguments)
+
     def __repr__(self) -> str:
         return f"<step {self.step.name} of {self.flow!r}>"
 

@@ -7,8 +7,7 @@ whether they matched; none commits: the caller owns the transaction.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from datetime import datetime
+from collections.abc import Iterable
 from typing import Any, TypeAlias, cast
 
 from sqlalchemy import (
@@ -17,10 +16,7 @@ from sqlalchemy import (
     Select,
     and_,
     bindparam,
-    case,
     delete,
-    func,
-    insert,
     inspect,
     literal,
     select,
@@ -30,31 +26,24 @@ from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.sql.elements import ColumnElement
 
 from flowroute.engine import schema
-from flowroute.engine.clock import Clock, DatabaseClock, Instant, later
+from flowroute.engine.clock import Clock, DatabaseClock, later
 from flowroute.engine.records import (
     Bookmark,
     CheckpointRecord,
     Guard,
     NewCheckpoint,
+    NewRun,
     RunRecord,
     Target,
 )
 from flowroute.engine.schema import checkpoint_table as checkpoint
 from flowroute.engine.schema import run_table as run
 from flowroute.engine.schema import schema_table
+from flowroute.engine.statements import Statements
 from flowroute.errors import TablesMissing
 
-HINT_SECONDS = 5.0
-"""Longest wait until a hint that may have been lost is given again."""
-
-FIRST_HINT_SECONDS = 1.0
-"""The wait until a fresh hint is given for the second time."""
-
-BLOCKED_SECONDS = 30.0
-"""How often a blocked run is tried with the code that is deployed then."""
-
-DEADLINE_GRACE_SECONDS = 2.0
-"""How long after its deadline an attempt keeps its lease: its process may record the timeout."""
+IDS_AT_ONCE = 500
+"""Rows that one DELETE names: SQLite allows 999 parameters."""
 
 _Rows: TypeAlias = Select[*tuple[Any, ...]]
 
@@ -77,11 +66,7 @@ class Store:
         self._held_bookmark: _Rows = bookmarks.where(
             run.c.flow == bindparam("flow"), run.c.key == bindparam("key")
         )
-        self._checkpoint = insert(checkpoint).values(
-            {"created_at": now, **{name: bindparam(name) for name in _CHECKPOINT_COLUMNS}}
-        )
-        self._advance = self._move(_advanced_columns(now))
-        self._pulse = self._move({"lease_until": _extended_lease(now)})
+        self._statements = Statements(now)
 
     # -- reading -----------------------------------------------------------------------------------
 
@@ -118,6 +103,12 @@ class Store:
         )
         return cast("int | None", connection.execute(query).scalar_one_or_none())
 
+    def child(self, connection: Connection, parent_id: str, seq: int) -> RunRecord | None:
+        """The run that a checkpoint of another run waits for, or None."""
+        query = self._records.where(run.c.parent_id == parent_id, run.c.parent_seq == seq)
+        row = connection.execute(query).one_or_none()
+        return None if row is None else RunRecord(*row)
+
     def runs(
         self,
         connection: Connection,
@@ -149,76 +140,29 @@ class Store:
 
     # -- writing -----------------------------------------------------------------------------------
 
-    def insert_run(
-        self,
-        connection: Connection,
-        *,
-        run_id: str,
-        flow: str,
-        flow_version: int,
-        key: str | None,
-        owner: str | None,
-        step: str,
-        target: Target,
-    ) -> bool:
-        """Store a new run at checkpoint 0, epoch 1.
+    def insert_run(self, connection: Connection, new: NewRun) -> bool:
+        """Store a new run with its checkpoint 0.
 
         Returns:
-            Whether it was stored: False if another run of the flow holds the key.
+            False, with nothing written, if another run of the flow holds the key.
         """
-        now = self.clock.now
+        statements, checkpoint = self._statements, new.checkpoint
+        statement = statements.insert_run if new.key is None else statements.insert_run_if_free
         values = {
-            "id": run_id,
-            "flow": flow,
-            "flow_version": flow_version,
-            "key": key,
-            "owner": owner,
-            "step": step,
-            "seq": 0,
-            "epoch": 1,
-            "state": target.state,
-            "waiting_for": target.waiting_for,
-            "attempt": target.attempt,
-            "lease_owner": target.lease_owner,
-            "lease_until": later(now, literal(target.lease_seconds))
-            if target.lease_seconds
-            else None,
-            "deadline_at": later(now, literal(target.timeout_seconds))
-            if target.timeout_seconds
-            else None,
-            "wake_at": _wake(now, target),
-            "created_at": now,
-            "updated_at": now,
-            "finished_at": now if target.state in schema.FINISHED else None,
+            "id": new.id,
+            "flow": new.flow,
+            "flow_version": new.flow_version,
+            "key": new.key,
+            "owner": new.owner,
+            "parent_id": new.parent_id,
+            "parent_seq": new.parent_seq,
+            "step": checkpoint.step,
+            **_target(new.target),
         }
-        statement = _dialect(connection).insert(run).values(values)
-        if key is not None:
-            statement = statement.on_conflict_do_nothing(
-                index_elements=[run.c.flow, run.c.key], index_where=run.c.key.is_not(None)
-            )
-        # psycopg forgets the row count of an INSERT once its cursor is closed.
-        statement = statement.execution_options(preserve_rowcount=True)
-        return connection.execute(statement).rowcount == 1
-
-    def insert_checkpoint(
-        self, connection: Connection, run_id: str, seq: int, epoch: int, new: NewCheckpoint
-    ) -> None:
-        """Append a checkpoint."""
-        connection.execute(
-            self._checkpoint,
-            {
-                "run_id": run_id,
-                "seq": seq,
-                "epoch": epoch,
-                "step": new.step,
-                "payload": new.payload,
-                "arguments": new.arguments,
-                "python": new.python,
-                "duration": new.duration,
-                "attempt": new.attempt,
-                "executor": new.executor,
-            },
-        )
+        if statement.execute(connection, values).rowcount != 1:
+            return False
+        statements.checkpoint.execute(connection, _next(new.id, 0, 1, checkpoint))
+        return True
 
     def advance(
         self,
@@ -232,23 +176,24 @@ class Store:
         Returns:
             False, with nothing written, if somebody else owns the run.
         """
-        values = guard.parameters() | {
-            "seq": guard.seq + 1,
-            "step": new.step,
-            "state": target.state,
-            "waiting_for": target.waiting_for,
-            "attempt": target.attempt,
-            "lease_owner": target.lease_owner,
-            "lease_seconds": target.lease_seconds,
-            "timeout_seconds": target.timeout_seconds,
-            "wake_seconds": target.wake_seconds,
-            "wake_instant": target.wake_at,
-            "finished": 1 if target.state in schema.FINISHED else 0,
+        statements = self._statements
+        values = {
+            **guard.parameters(),
+            **_target(target),
+            **_next(guard.run_id, guard.seq + 1, guard.epoch, new),
         }
-        if connection.execute(self._advance, values).rowcount != 1:
-            return False
-        self.insert_checkpoint(connection, guard.run_id, guard.seq + 1, guard.epoch, new)
-        return True
+        at_once = connection.dialect.name == "postgresql"
+        advance = statements.advance_with_checkpoint if at_once else statements.advance
+        go_on = statements.go_on_with_checkpoint if at_once else statements.go_on
+        stays = guard.state == target.state == schema.RUNNING
+        if (stays and go_on.execute(connection, values).rowcount == 1) or advance.execute(
+            connection, values
+        ).rowcount == 1:
+            if not at_once:
+                statements.checkpoint.execute(connection, values)
+            self._wake(connection, guard, target)
+            return True
+        return False
 
     def claim(
         self,
@@ -260,21 +205,13 @@ class Store:
         timeout_seconds: float | None,
     ) -> bool:
         """Take the run: epoch and attempt rise by one, the lease begins."""
-        now = self.clock.now
-        deadline = later(now, literal(timeout_seconds)) if timeout_seconds else None
-        return self._change(
-            connection,
-            guard,
-            state=schema.RUNNING,
-            waiting_for=None,
-            epoch=run.c.epoch + 1,
-            attempt=run.c.attempt + 1,
-            lease_owner=owner,
-            lease_until=later(now, literal(lease_seconds)),
-            deadline_at=deadline,
-            wake_at=None,
-            progress=None,
-        )
+        values = {
+            **guard.parameters(),
+            "lease_owner": owner,
+            "lease_seconds": lease_seconds,
+            "timeout_seconds": timeout_seconds,
+        }
+        return self._statements.claim.execute(connection, values).rowcount == 1
 
     def pulse(
         self,
@@ -285,36 +222,26 @@ class Store:
         progress: dict[str, Any] | None,
     ) -> bool:
         """Extend a lease and store the newest progress; False if the lease is lost."""
-        statement = self._pulse if progress is None else self._pulse.values(progress=progress)
-        values = guard.parameters() | {"lease_seconds": lease_seconds}
-        return connection.execute(statement, values).rowcount == 1
+        statements = self._statements
+        statement = statements.pulse if progress is None else statements.pulse_with_progress
+        values = {**guard.parameters(), "lease_seconds": lease_seconds, "progress": progress}
+        return statement.execute(connection, values).rowcount == 1
 
     def change_state(self, connection: Connection, guard: Guard, target: Target) -> bool:
         """Move a run to another state at the same bookmark.
 
         The epoch rises, so whoever ran it is fenced.
         """
-        now = self.clock.now
-        return self._change(
-            connection,
-            guard,
-            state=target.state,
-            waiting_for=target.waiting_for,
-            epoch=run.c.epoch + 1,
-            attempt=target.attempt,
-            lease_owner=None,
-            lease_until=None,
-            deadline_at=None,
-            wake_at=_wake(now, target),
-            progress=None,
-            error=target.error,
-            finished_at=now if target.state in schema.FINISHED else None,
-        )
+        values = {**guard.parameters(), **_target(target), "error": target.error}
+        changed = self._statements.change_state.execute(connection, values).rowcount == 1
+        if changed:
+            self._wake(connection, guard, target)
+        return changed
 
     def postpone(self, connection: Connection, guard: Guard, wake_seconds: float) -> bool:
         """Look at a run again after `wake_seconds`; nothing else about it changes."""
-        statement = self._move({"wake_at": later(self.clock.now, literal(wake_seconds))})
-        return connection.execute(statement, guard.parameters()).rowcount == 1
+        values = {**guard.parameters(), "wake_seconds": wake_seconds}
+        return self._statements.postpone.execute(connection, values).rowcount == 1
 
     def release_key(self, connection: Connection, run_id: str) -> bool:
         """Let go of a run's key, so that the next start with it makes a new run."""
@@ -326,7 +253,7 @@ class Store:
         return connection.execute(statement).rowcount == 1
 
     def delete_finished(self, connection: Connection, older_than_seconds: float, limit: int) -> int:
-        """Delete finished runs, oldest first, with their checkpoints.
+        """Delete finished runs, oldest first, with their checkpoints and their sub-flows' runs.
 
         Returns:
             How many runs were deleted.
@@ -335,14 +262,22 @@ class Store:
         old = (
             select(run.c.id)
             .where(run.c.state.in_(schema.FINISHED), run.c.finished_at <= horizon)
+            .where(run.c.parent_id.is_(None))
             .order_by(run.c.finished_at)
             .limit(limit)
         )
-        ids = list(connection.execute(old).scalars())
+        roots = list(connection.execute(old).scalars())
+        # A sub-flow's run is kept as long as the run that called it.
+        tree = select(run.c.id).where(run.c.id.in_(roots)).cte("tree", recursive=True)
+        tree = tree.union_all(select(run.c.id).join(tree, run.c.parent_id == tree.c.id))
+        ids = list(connection.execute(select(tree.c.id)).scalars())
         # Named, not left to ON DELETE CASCADE: SQLite enforces foreign keys only where it was told
         # to.
-        connection.execute(delete(checkpoint).where(checkpoint.c.run_id.in_(ids)))
-        return connection.execute(delete(run).where(run.c.id.in_(ids))).rowcount
+        for at in range(0, len(ids), IDS_AT_ONCE):
+            some = ids[at : at + IDS_AT_ONCE]
+            connection.execute(delete(checkpoint).where(checkpoint.c.run_id.in_(some)))
+            connection.execute(delete(run).where(run.c.id.in_(some)))
+        return len(ids)
 
     # -- the tables themselves ---------------------------------------------------------------------
 
@@ -378,25 +313,14 @@ class Store:
             _dialect(connection).insert(schema_table).values(row).on_conflict_do_nothing()
         )
 
-    # -- how statements are made -------------------------------------------------------------------
-
-    def _move(self, columns: Mapping[str, Any]) -> Any:
-        return (
-            update(run)
-            .where(run.c.id == bindparam("b_id"), run.c.seq == bindparam("b_seq"))
-            .where(run.c.epoch == bindparam("b_epoch"), run.c.state == bindparam("b_state"))
-            .values(columns)
-        )
-
-    def _change(self, connection: Connection, guard: Guard, **columns: Any) -> bool:
-        statement = self._move(columns | {"updated_at": self.clock.now})
-        return connection.execute(statement, guard.parameters()).rowcount == 1
+    def _wake(self, connection: Connection, guard: Guard, target: Target) -> None:
+        """Where a run has ended: make the run ready that waits for it."""
+        if guard.parent_id is not None and target.state in schema.FINISHED:
+            values = {"parent_id": guard.parent_id, "parent_seq": guard.parent_seq}
+            self._statements.wake_parent.execute(connection, values)
 
 
 _RUN_COLUMNS = tuple(name for name in RunRecord.__dataclass_fields__ if name != "now")
-_CHECKPOINT_COLUMNS = tuple(
-    column.name for column in checkpoint.columns if column.name != "created_at"
-)
 
 
 def _dialect(connection: Connection) -> Any:
@@ -412,37 +336,33 @@ def _at_bookmark() -> ColumnElement[bool]:
     return and_(checkpoint.c.run_id == run.c.id, checkpoint.c.seq == run.c.seq)
 
 
-def _extended_lease(now: Any) -> ColumnElement[datetime]:
-    """When a lease that is extended now ends.
-
-    At the instant of its claim, which no other lease does, if the step overran its timeout and goes
-    on all the same: recovery tells that from a process that died.
-    """
-    over = later(run.c.deadline_at, literal(DEADLINE_GRACE_SECONDS)) <= now
-    return case((over, run.c.updated_at), else_=later(now, bindparam("lease_seconds")))
-
-
-def _wake(now: Any, target: Target) -> Any:
-    if target.wake_at is not None:
-        return literal(target.wake_at, Instant())
-    return None if target.wake_seconds is None else later(now, literal(target.wake_seconds))
-
-
-def _advanced_columns(now: Any) -> dict[str, Any]:
+def _target(target: Target) -> dict[str, Any]:
+    """Where a run goes, as the statements take it."""
     return {
-        "seq": bindparam("seq"),
-        "step": bindparam("step"),
-        "state": bindparam("state"),
-        "waiting_for": bindparam("waiting_for"),
-        "attempt": bindparam("attempt"),
-        "lease_owner": bindparam("lease_owner"),
-        "lease_until": later(now, bindparam("lease_seconds")),
-        "deadline_at": later(now, bindparam("timeout_seconds")),
-        "wake_at": func.coalesce(
-            bindparam("wake_instant", type_=Instant()), later(now, bindparam("wake_seconds"))
-        ),
-        "progress": None,
-        "error": None,
-        "updated_at": now,
-        "finished_at": case((bindparam("finished") == 1, now), else_=None),
+        "state": target.state,
+        "waiting_for": target.waiting_for,
+        "attempt": target.attempt,
+        "lease_owner": target.lease_owner,
+        "lease_seconds": target.lease_seconds,
+        "half_lease_seconds": None if target.lease_seconds is None else target.lease_seconds / 2,
+        "timeout_seconds": target.timeout_seconds,
+        "wake_seconds": target.wake_seconds,
+        "wake_instant": target.wake_at,
+        "finished": 1 if target.state in schema.FINISHED else 0,
+    }
+
+
+def _next(run_id: str, seq: int, epoch: int, new: NewCheckpoint) -> dict[str, Any]:
+    """A checkpoint, as the statements take it."""
+    return {
+        "next_run_id": run_id,
+        "next_seq": seq,
+        "next_epoch": epoch,
+        "next_step": new.step,
+        "next_payload": new.payload,
+        "next_arguments": new.arguments,
+        "next_python": new.python,
+        "next_duration": new.duration,
+        "next_attempt": new.attempt,
+        "next_executor": new.executor,
     }

@@ -10,12 +10,29 @@ from flowroute.engine.continuation import Continuation, is_continuation
 from flowroute.engine.description import describe
 from flowroute.engine.flow import Flow, definition_of, flow_named, restore
 from flowroute.engine.identity import process_name
-from flowroute.engine.records import Bookmark, NewCheckpoint, Target
+from flowroute.engine.records import Bookmark, NewCheckpoint, NewRun, Target
+from flowroute.engine.statements import FIRST_HINT_SECONDS
 from flowroute.engine.step import END, Place, Step
-from flowroute.engine.store import FIRST_HINT_SECONDS
+from flowroute.engine.store import Store
 from flowroute.engine.turn import Turn
 from flowroute.engine.work import Work
-from flowroute.errors import CheckpointUnreadable, TransitionError
+from flowroute.errors import CheckpointUnreadable, RunFailed, TransitionError
+
+
+class ResultOf:
+    """Stands in a checkpoint for the result of the sub-flow that the checkpoint waits for.
+
+    Parameters:
+        run_id: The sub-flow's run.
+    """
+
+    __slots__ = ("run_id",)
+
+    def __init__(self, run_id: str) -> None:
+        self.run_id = run_id
+
+    def __repr__(self) -> str:
+        return f"result of run {self.run_id}"
 
 
 class Transitions:
@@ -23,11 +40,13 @@ class Transitions:
 
     Parameters:
         codec: Values to signed bytes and back.
+        store: Finds the sub-flow that a checkpoint waits for.
         lease_seconds: How long a lease lasts without a heartbeat.
     """
 
-    def __init__(self, codec: Codec, lease_seconds: float) -> None:
+    def __init__(self, codec: Codec, store: Store, lease_seconds: float) -> None:
         self._codec = codec
+        self._store = store
         self._lease_seconds = lease_seconds
 
     def check(
@@ -36,7 +55,8 @@ class Transitions:
         """What a step returned, as a continuation with its flow.
 
         Raises:
-            TransitionError: It is none, or the step graph does not allow it.
+            TransitionError: It is none, the step graph does not allow it, or it calls what is no
+                start of a flow.
         """
         where = f"The step {step.flow_name}.{step.name} of run {turn.run_id}"
         if not is_continuation(returned):
@@ -61,6 +81,13 @@ class Transitions:
                 run_id=turn.run_id,
                 step=step.name,
             )
+        if returned.child is not None and startable(returned.child)[1].final:
+            raise TransitionError(
+                f"{where} called a sub-flow that starts with a final page, and so ends before it "
+                "begins: call one with more steps.",
+                run_id=turn.run_id,
+                step=step.name,
+            )
         return (
             returned if returned.flow is not None else Continuation(None, flow, returned.arguments)
         )
@@ -68,6 +95,8 @@ class Transitions:
     def target(self, continuation: Continuation[Any]) -> Target:
         """Where a run goes with this continuation: the columns of its row."""
         step = continuation.step
+        if continuation.child is not None:
+            return Target(schema.WAITING, schema.FOR_CHILDREN)
         if continuation.delay is not None or continuation.due_at is not None:
             seconds = None if continuation.delay is None else continuation.delay.total_seconds()
             return Target(
@@ -85,6 +114,33 @@ class Transitions:
             timeout_seconds=step.timeout_seconds,
         )
 
+    def new_run(
+        self, work: Work, turn: Turn, continuation: Continuation[Any], target: Target
+    ) -> NewRun:
+        """Write the start of a run.
+
+        Parameters:
+            work: Its session flushes rows that have no identity yet.
+            turn: The new run's first.
+            continuation: A start step, called.
+            target: Where the run goes.
+
+        Raises:
+            UnstorableValue: A value in it can not be part of a checkpoint.
+        """
+        definition = definition_of(type(cast("Flow", continuation.flow)))
+        return NewRun(
+            id=turn.run_id,
+            flow=definition.name,
+            flow_version=definition.version,
+            key=turn.key,
+            owner=turn.owner,
+            parent_id=turn.parent_id,
+            parent_seq=turn.parent_seq,
+            target=target,
+            checkpoint=self.checkpoint(work, turn, continuation, seq=0),
+        )
+
     def checkpoint(
         self,
         work: Work,
@@ -93,6 +149,7 @@ class Transitions:
         *,
         seq: int,
         duration: float | None = None,
+        child_id: str | None = None,
     ) -> NewCheckpoint:
         """Write a continuation as a checkpoint.
 
@@ -102,6 +159,7 @@ class Transitions:
             continuation: With its flow.
             seq: The checkpoint's number.
             duration: Seconds that the attempt took; None at the start of a run.
+            child_id: The run whose result becomes the first argument; None: there is none.
 
         Raises:
             UnstorableValue: A value in it can not be part of a checkpoint.
@@ -109,12 +167,15 @@ class Transitions:
         flow = cast("Flow", continuation.flow)
         step = continuation.step
         state = type(flow).__flow__.state_of(flow)
-        value = ("" if step is None else step.name, state, continuation.arguments)
+        arguments = continuation.arguments
+        if step is not None and child_id is not None:
+            arguments = {step.signature.parameters[0].name: ResultOf(child_id), **arguments}
+        value = ("" if step is None else step.name, state, arguments)
         first = duration is None
         return NewCheckpoint(
             step=None if step is None else step.name,
             payload=self._codec.encode(value, run_id=turn.run_id, seq=seq, session=work.session),
-            arguments=describe(continuation.arguments),
+            arguments=describe(arguments),
             python=PYTHON_TAG,
             duration=duration,
             attempt=None if first else turn.attempt,
@@ -127,6 +188,7 @@ class Transitions:
         Raises:
             CheckpointUnreadable: This code can not use the bookmark.
             ArgumentError: State or arguments no longer fit.
+            RunFailed: The sub-flow whose result it waits for ended without one.
         """
         record = bookmark.record
         cls = flow_named(record.flow)
@@ -139,6 +201,10 @@ class Transitions:
                 run_id=record.id,
                 step=name,
             )
+        for parameter, value in arguments.items():
+            if type(value) is ResultOf:
+                arguments = arguments | {parameter: self._result_of(work, value.run_id)}
+                break
         return restore(cls, state), step, step.signature.validate(arguments)
 
     def flow_at(self, work: Work, bookmark: Bookmark) -> Flow:
@@ -152,6 +218,38 @@ class Transitions:
         _, state, _ = self._decode(work, bookmark)
         return restore(cls, state)
 
+    def result(self, work: Work, bookmark: Bookmark) -> Any:
+        """What a run ended with that is done; None if it ended at a final page.
+
+        Raises:
+            CheckpointUnreadable: This code can not use the bookmark.
+        """
+        if bookmark.record.step is not None:
+            return None
+        _, _, arguments = self._decode(work, bookmark)
+        return arguments["result"]
+
+    def _result_of(self, work: Work, run_id: str) -> Any:
+        with work.reading() as connection:
+            bookmark = self._store.bookmark(connection, run_id)
+        if bookmark is None:
+            raise CheckpointUnreadable(
+                f"The sub-flow's run {run_id} was deleted: cancel the run that waits for its "
+                "result.",
+                run_id=run_id,
+            )
+        record = bookmark.record
+        if record.state != schema.DONE:
+            error = record.error or {}
+            raise RunFailed(
+                f"Run {run_id} of {record.flow}, the sub-flow whose result it waits for, is "
+                f"{record.state} at step {record.step}"
+                + (f": {error.get('type')}: {error.get('message')}" if error else "."),
+                run_id=run_id,
+                step=record.step,
+            )
+        return self.result(work, bookmark)
+
     def _decode(self, work: Work, bookmark: Bookmark) -> tuple[str, dict[str, Any], dict[str, Any]]:
         record = bookmark.record
         value: tuple[str, dict[str, Any], dict[str, Any]] = self._codec.decode(
@@ -162,6 +260,13 @@ class Transitions:
             session=work.session,
         )
         return value
+
+
+def unleased(target: Target) -> Target:
+    """The same without a lease: whoever can run the step next claims it."""
+    if target.state != schema.RUNNING:
+        return target
+    return Target(schema.READY, wake_seconds=FIRST_HINT_SECONDS)
 
 
 def parked(step: Step[Any, Any]) -> Target:
@@ -185,6 +290,10 @@ def startable(continuation: object) -> tuple[Flow, Step[Any, Any]]:
     flow, step = continuation.flow, continuation.step
     if flow is None or step is None:
         raise TransitionError("done(…) ends a run and can not start one: call a start step.")
+    if continuation.child is not None:
+        raise TransitionError(
+            "call(…) goes on with a run and can not start one: call a start step."
+        )
     if not step.start:
         starts = [s.name for s in definition_of(type(flow)).steps.values() if s.start]
         raise TransitionError(

@@ -7,6 +7,7 @@ import warnings
 from collections.abc import Callable, Collection, Generator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, ClassVar, cast, get_origin, get_type_hints
 
 from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError, create_model
@@ -124,6 +125,20 @@ class Signature:
         }
         self._names = frozenset(p.name for p in parameters)
         self._validate = _mapping_validator(title, {p.name: p.annotation for p in parameters})
+
+    @cached_property
+    def after_first(self) -> Signature:
+        """The same without the first parameter, whose value comes later.
+
+        Raises:
+            ArgumentError: There is none that can be given by position.
+        """
+        if not self._positional:
+            raise ArgumentError(
+                f"{self.title} has no parameter for the result of a sub-flow: give it one, before "
+                "all others."
+            )
+        return Signature(self.title, self.parameters[1:])
 
     def bind(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> dict[str, Any]:
         """Bind a call to the parameters, as Python would, and validate it.

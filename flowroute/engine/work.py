@@ -18,23 +18,26 @@ class Work:
     """The session of one turn, opened when something first needs it.
 
     While nothing has used the session, the dispatcher's statements take a plain connection, which
-    is faster. As soon as the step has, they join its transaction, and one COMMIT stores both.
+    is faster, and is kept from one short step to the next. As soon as the step has used the
+    session, they join its transaction, and one COMMIT stores both.
 
     Parameters:
         database: Where sessions come from.
     """
 
-    __slots__ = ("_database", "_refuse", "_session")
+    __slots__ = ("_connection", "_database", "_refuse", "_session")
 
     def __init__(self, database: Database) -> None:
         self._database = database
         self._refuse: str | None = None
+        self._connection: Connection | None = None
         # The application's session may hold its writes already: they join from the start.
         self._session: Session | None = database.open_session() if database.shared else None
 
     def session(self) -> Session:
         """The session, opened at the first call."""
         if self._session is None:
+            self.let_go()  # a turn takes one connection of the pool at a time
             self._session = self._database.open_session()
             self._session.info[REFUSE_COMMIT] = self._refuse
         return self._session
@@ -57,7 +60,7 @@ class Work:
         """A connection to write with; what the session holds is flushed and committed with it."""
         session = self._session
         if session is None or not session.in_transaction():
-            with self._database.engine.begin() as connection:
+            with self._plain() as connection, connection.begin():
                 yield connection
             return
         try:
@@ -72,8 +75,9 @@ class Work:
         """A connection to read with."""
         session = self._session
         if session is None or not session.in_transaction():
-            with self._database.engine.connect() as connection:
+            with self._plain() as connection:
                 yield connection
+                connection.rollback()
             return
         yield session.connection(bind_arguments={"clause": run_table})
 
@@ -94,6 +98,12 @@ class Work:
         finally:
             session.expire_on_commit = expire
 
+    def let_go(self) -> None:
+        """Give the plain connection back: what follows may take long."""
+        if self._connection is not None:
+            connection, self._connection = self._connection, None
+            connection.close()
+
     def rollback(self) -> None:
         """Undo what the step wrote."""
         if self._session is not None:
@@ -108,5 +118,20 @@ class Work:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
+        self.let_go()
         if self._session is not None and not self._database.shared:
             self._session.close()
+
+    @contextmanager
+    def _plain(self) -> Generator[Connection]:
+        """A connection without a session."""
+        connection = self._connection
+        if connection is None:
+            connection = self._connection = self._database.engine.connect()
+        try:
+            yield connection
+        except BaseException:
+            self.let_go()  # it may be broken
+            raise
+        if self._session is not None:  # which takes its own
+            self.let_go()

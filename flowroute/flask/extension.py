@@ -418,10 +418,13 @@ class FlowRoute:
         if outcome.answered:
             return answer_of(outcome), outcome.ended
         run_id = run if isinstance(run, str) else run.record.id
-        view = self.view_of(outcome.bookmark or self.engine.bookmark(run_id))
+        view = self.view_of(outcome.bookmark or self._current(run_id))
         if view.state == schema.DONE and view.next_url not in ("", here()):
             return see_other(view.next_url), True
         return result_response(view) or page_of(view), view.state in _OVER
+
+    def _current(self, run_id: str) -> Bookmark:
+        return self.engine.bookmark(self.engine.current(run_id).id)
 
     def _redirect_to(self, run_id: str) -> AnyResponse:
         token = run_token(self.engine.codec, run_id)

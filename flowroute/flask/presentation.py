@@ -29,6 +29,9 @@ from flowroute.flask.tokens import FIELD, FormToken, form_token, here, run_token
 
 logger = logging.getLogger("flowroute.flask")
 
+LOOK = (schema.FOR_PAGE, schema.FOR_CHILDREN)
+"""What a waiting page leads away from: something else is to be seen at its address."""
+
 
 @dataclass(frozen=True, slots=True)
 class StepView:
@@ -246,6 +249,11 @@ class RunView:
         body = state_of(self._record)
         body["error"] = self.error
         body["links"] = {"self": self.url, "state": self.state_url, "retry": self.retry_url}
+        if self.waiting_for == schema.FOR_CHILDREN:
+            child = self._engine.child_of(self._record)
+            if child is not None:
+                token = run_token(self._engine.codec, child.id, shared=self._shared)
+                body["links"]["child"] = url_for("flowroute.show", token=token)
         return body
 
     def result_as_json(self) -> Any:
@@ -265,7 +273,7 @@ def state_of(record: RunRecord) -> dict[str, Any]:
         "waiting_for": record.waiting_for,
         "step": record.step,
         "progress": record.progress,
-        "at_rest": is_at_rest(record),
+        "at_rest": is_at_rest(record) or record.waiting_for in LOOK,
         "created_at": record.created_at.isoformat(),
     }
 

@@ -11,7 +11,7 @@ from flowroute.engine import schema
 from flowroute.engine.engine import Engine
 from flowroute.engine.ports import Move
 from flowroute.errors import RunNotFound
-from flowroute.flask.presentation import state_of
+from flowroute.flask.presentation import LOOK, state_of
 from flowroute.flask.tokens import run_of
 
 NAMESPACE = "/flowroute"
@@ -32,9 +32,7 @@ class SocketNotifier:
 
     def moved(self, move: Move) -> None:
         """Emit ``moved`` to the room of the run."""
-        at_rest = (
-            move.state in (*schema.FINISHED, schema.BLOCKED) or move.waiting_for == schema.FOR_PAGE
-        )
+        at_rest = move.state in (*schema.FINISHED, schema.BLOCKED) or move.waiting_for in LOOK
         body = {
             "id": move.run_id,
             "seq": move.seq,

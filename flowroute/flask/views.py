@@ -45,7 +45,7 @@ def blueprint(flows: FlowRoute, url_prefix: str) -> Blueprint:
         with _opened(flows, token) as run_id:
             form = _form(flows, run_id)
             if form is not None:
-                return flows.submit(run_id, seq=form.seq, back=form.back)
+                return flows.submit(form.run_id, seq=form.seq, back=form.back)
             return flows.submit(run_id, seq=None, back=url_for("flowroute.show", token=token))
 
     def state(token: str) -> Response:
@@ -104,7 +104,7 @@ def _form(flows: FlowRoute, run_id: str) -> FormToken | None:
             "This form was sent from another site. Forms of a run's page carry "
             "{{ run.hidden_field() }}.",
         )
-    if form is not None and form.run_id != run_id:
+    if form is not None and not flows.engine.is_part_of(form.run_id, run_id):
         refuse(
             HTTPStatus.BAD_REQUEST,
             "This form belongs to something else. Load the page again.",

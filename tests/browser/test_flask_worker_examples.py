@@ -147,3 +147,23 @@ def test_example_5_starts_anew_after_the_end(page: Page, site: Site) -> None:
     assert len(site.printed("hello world")) == 2
     assert len(site.printed("hello star")) == 2
     assert site.printed("Complex task (started|finished)") == TASK * 2
+
+
+@pytest.mark.slow
+def test_example_6_hands_over_to_another_flow_and_goes_on_with_its_result(
+    page: Page, site: Site
+) -> None:
+    page.goto(f"{site.url}/example6")
+    expect(page.get_by_label("Sign employer6")).to_be_visible(timeout=20_000)
+    page.reload()
+    page.get_by_label("Sign employer6").fill("ada")
+    page.get_by_role("button", name="Sign").click()
+    expect_text(page, "Example 6 finished: employer6 is signed by Ada")
+    assert page.url == f"{site.url}/example6"
+    page.reload()
+    expect_text(page, "Example 6 finished: employer6 is signed by Ada")
+    assert site.printed("(contract|signature) .*") == [
+        "contract drafted",
+        "signature of ada verified",
+        "contract filed, signed by Ada",
+    ]

@@ -87,7 +87,7 @@ def test_a_start_in_place_of_another_that_can_not_be_stored_leaves_the_key_where
         raise RuntimeError("the disk is full")
 
     old = engine.start(Visited().count(end=True), key="k")
-    monkeypatch.setattr(engine._store, "insert_checkpoint", fail)  # noqa: SLF001
+    monkeypatch.setattr(engine._store, "insert_run", fail)  # noqa: SLF001
     with pytest.raises(RuntimeError):
         engine.start(Visited().count(end=True), key="k", instead_of=old.id)
     assert old.key == "k"

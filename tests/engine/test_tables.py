@@ -70,7 +70,9 @@ def test_tables_that_a_migration_made_get_their_version(engine: Engine) -> None:
         connection.execute(sa.delete(schema.schema_table))
     assert engine.start(Small().work()).result == 1
     with engine.database.engine.connect() as connection:
-        assert connection.execute(sa.select(schema.schema_table.c.version)).scalars().all() == [1]
+        assert connection.execute(sa.select(schema.schema_table.c.version)).scalars().all() == [
+            schema.SCHEMA_VERSION
+        ]
 
 
 def test_tables_of_another_version_are_refused(engine: Engine) -> None:
@@ -82,9 +84,9 @@ def test_tables_of_another_version_are_refused(engine: Engine) -> None:
                 version=schema.SCHEMA_VERSION + 1, created_at=sa.func.current_timestamp()
             )
             if connection.dialect.name == "postgresql"
-            else sa.text("INSERT INTO flowroute_schema VALUES (2, '2026-01-01 00:00:00.000')")
+            else sa.text("INSERT INTO flowroute_schema VALUES (3, '2026-01-01 00:00:00.000')")
         )
-    with pytest.raises(TablesMissing, match=r"version 2, this flowroute works with version 1"):
+    with pytest.raises(TablesMissing, match=r"version 3, this flowroute works with version 2"):
         engine.start(Small().work())
     with pytest.raises(TablesMissing):
         engine.runs()

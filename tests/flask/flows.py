@@ -8,7 +8,7 @@ from typing import Any
 from flask import render_template_string, request
 from flask.typing import ResponseReturnValue
 
-from flowroute import Continuation, Flow, done, step, worker_step
+from flowroute import Continuation, Flow, call, done, step, worker_step
 from flowroute.flask import page
 from tests.flask.support import Line
 
@@ -213,3 +213,40 @@ class SiteSteady(Flow):
         self.run.progress(1, 4, "a quarter")
         assert self.end.wait(10)
         return done()
+
+
+class SiteQuestion(Flow):
+    """A question, for any flow to call."""
+
+    @page(start=True)
+    def ask(self, what: str) -> ResponseReturnValue | Continuation[str]:
+        """Ask."""
+        if request.method == "POST":
+            return self.check(request.form.get("answer", ""))
+        return form(f"{what}?")
+
+    @worker_step
+    def check(self, answer: str) -> Continuation[str]:
+        """Check the answer."""
+        if answer == "wrong":
+            raise LookupError("nobody knows this answer")
+        return done(answer)
+
+
+class SiteQuiz(Flow):
+    """Asks by a sub-flow."""
+
+    @page(start=True)
+    def welcome(self) -> ResponseReturnValue | Continuation[Any]:
+        """Welcome."""
+        return self.ask() if request.method == "POST" else form("ready?")
+
+    @step
+    def ask(self) -> Continuation[Any]:
+        """Ask the question."""
+        return call(SiteQuestion().ask("why"), self.praise)
+
+    @page(final=True)
+    def praise(self, answer: str) -> str:
+        """Praise."""
+        return form(f"{answer}, well said")

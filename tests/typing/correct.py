@@ -32,6 +32,7 @@ from flowroute import (
     Step,
     StepFailure,
     StepTimeout,
+    call,
     done,
     step,
     worker_step,
@@ -336,6 +337,21 @@ def inherited(engine: Engine) -> None:
     assert_type(orders.begin(), Continuation[int])
     assert_type(orders.load("orders.csv", encoding="ascii"), Continuation[int])
     assert_type(Holder(orders.begin()).start(engine), Run[int])
+
+
+# -- sub-flows -------------------------------------------------------------------------------------
+
+
+class Audit(Flow):
+    @step(start=True)
+    def begin(self, path: str) -> Continuation[str]:
+        onward = call(ImportOrders(path=path).begin(), self.report, path, loud=True)
+        assert_type(onward, Continuation[str])
+        return onward
+
+    @step
+    def report(self, imported: int, path: str, *, loud: bool = False) -> Continuation[str]:
+        return done(f"{imported} of {path}" + "!" * loud)
 
 
 # -- pages -----------------------------------------------------------------------------------------

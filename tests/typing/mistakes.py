@@ -19,6 +19,7 @@ from flowroute import (
     Retry,
     Run,
     StepFailure,
+    call,
     done,
     step,
     worker_step,
@@ -113,6 +114,41 @@ class Arguments(Checkout, abstract=True):
     @step
     def of_a_page(self) -> Continuation[int]:
         return self.receipt()  # E: the page's amount is missing
+
+
+# -- sub-flows -------------------------------------------------------------------------------------
+
+
+class Calls(Checkout, abstract=True):
+    @step
+    def wrong_result(self) -> Continuation[int]:
+        return call(Named().name(), self.charge, currency="EUR")  # E: a str for the int
+
+    @step
+    def without_the_rest(self) -> Continuation[int]:
+        return call(Checkout(customer_id=7).reserve([]), self.charge)  # E: no currency
+
+    @step
+    def wrong_rest(self) -> Continuation[int]:
+        return call(Checkout(customer_id=7).reserve([]), self.charge, currency=978)  # E: an int
+
+    @step
+    def called(self) -> Continuation[int]:
+        return call(Named().name(), self.charge(12, currency="EUR"))  # E: not the step itself
+
+    @step
+    def wrong_end(self) -> Continuation[int]:
+        return call(Checkout(customer_id=7).reserve([]), Named().last)  # E: ends with a str
+
+
+class Named(Flow):
+    @step(start=True)
+    def name(self) -> Continuation[str]:
+        return self.last(1)
+
+    @step
+    def last(self, number: int) -> Continuation[str]:
+        return done(str(number))
 
 
 # -- steps -----------------------------------------------------------------------------------------

@@ -1,0 +1,225 @@
+"""The statements that move runs, built once for an engine's clock."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from sqlalchemy import (
+    ColumnElement,
+    Dialect,
+    bindparam,
+    case,
+    cast,
+    func,
+    insert,
+    literal,
+    select,
+    update,
+)
+from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.sql.dml import Insert, Update
+
+from flowroute.engine import schema
+from flowroute.engine.clock import Instant, later
+from flowroute.engine.prepared import Prepared
+from flowroute.engine.schema import checkpoint_table as checkpoint
+from flowroute.engine.schema import run_table as run
+
+HINT_SECONDS = 5.0
+"""Longest wait until a hint that may have been lost is given again."""
+
+FIRST_HINT_SECONDS = 1.0
+"""The wait until a fresh hint is given for the second time."""
+
+BLOCKED_SECONDS = 30.0
+"""How often a blocked run is tried with the code that is deployed then."""
+
+DEADLINE_GRACE_SECONDS = 2.0
+"""How long after its deadline an attempt keeps its lease: its process may record the timeout."""
+
+_FIRST = {
+    column: bindparam(column, type_=run.c[column].type)
+    for column in (
+        "id",
+        "flow",
+        "flow_version",
+        "key",
+        "owner",
+        "parent_id",
+        "parent_seq",
+        "step",
+    )
+}
+
+
+class Statements:
+    """What moves runs. Each UPDATE of a run names it as its writer last saw it.
+
+    The parameters: of the run as it was seen ``seen_id``, ``seen_seq``, ``seen_epoch`` and
+    ``seen_state``; of where it goes `TARGET`; of a checkpoint its columns, with ``next_`` before
+    them.
+
+    Parameters:
+        now: The present instant as an SQL expression.
+    """
+
+    def __init__(self, now: ColumnElement[Any]) -> None:
+        lease = {
+            "lease_owner": _given("lease_owner", run.c.lease_owner),
+            "lease_until": later(now, bindparam("lease_seconds")),
+            "deadline_at": later(now, bindparam("timeout_seconds")),
+        }
+        target = {
+            "state": _given("state", run.c.state),
+            "waiting_for": _given("waiting_for", run.c.waiting_for),
+            "wake_at": func.coalesce(
+                bindparam("wake_instant", type_=Instant()), later(now, bindparam("wake_seconds"))
+            ),
+            "attempt": _given("attempt", run.c.attempt),
+            "updated_at": now,
+            "finished_at": case((bindparam("finished") == 1, now), else_=None),
+        }
+        advance = _seen(
+            {
+                **lease,
+                **target,
+                "seq": _given("next_seq", run.c.seq),
+                "step": _given("next_step", run.c.step),
+                "progress": None,
+                "error": None,
+            }
+        )
+        self.advance = Prepared(lambda _: advance)
+        """Move a run to its next checkpoint, which is stored by another statement."""
+        # A run that stays with its process changes no column that an index holds: half the work on
+        # SQLite, and PostgreSQL need not touch the indexes either.
+        half = later(now, bindparam("half_lease_seconds"))
+        go_on = _seen(
+            {
+                "deadline_at": lease["deadline_at"],
+                "seq": _given("next_seq", run.c.seq),
+                "step": _given("next_step", run.c.step),
+                "attempt": _given("attempt", run.c.attempt),
+                "progress": None,
+                "error": None,
+                "updated_at": now,
+            }
+        ).where(run.c.lease_until > half)
+        self.go_on = Prepared(lambda _: go_on)
+        """The same for a run that goes on in its process, whose lease has half its time left."""
+        self.checkpoint = Prepared(lambda _: insert(checkpoint).values(_next(now)))
+        """Append a checkpoint."""
+        self.advance_with_checkpoint = Prepared(lambda _: _both(advance, now))
+        """`advance` and `checkpoint` in one, for PostgreSQL: a round trip less."""
+        self.go_on_with_checkpoint = Prepared(lambda _: _both(go_on, now))
+        """`go_on` and `checkpoint` in one."""
+        first = {**_FIRST, **lease, **target, "seq": 0, "epoch": 1, "created_at": now}
+        self.insert_run = Prepared(lambda dialect: _insert(dialect, first))
+        """Store a new run."""
+        self.insert_run_if_free = Prepared(
+            lambda dialect: _insert(dialect, first).on_conflict_do_nothing(
+                index_elements=[run.c.flow, run.c.key], index_where=run.c.key.is_not(None)
+            )
+        )
+        """The same, unless another run of the flow holds the key."""
+        self.claim = Prepared(
+            lambda _: _seen(
+                {
+                    **lease,
+                    "state": schema.RUNNING,
+                    "waiting_for": None,
+                    "epoch": run.c.epoch + 1,
+                    "attempt": run.c.attempt + 1,
+                    "wake_at": None,
+                    "progress": None,
+                    "updated_at": now,
+                }
+            )
+        )
+        """Take a run."""
+        self.change_state = Prepared(
+            lambda _: _seen(
+                {
+                    **target,
+                    "epoch": run.c.epoch + 1,
+                    "lease_owner": None,
+                    "lease_until": None,
+                    "deadline_at": None,
+                    "progress": None,
+                    "error": _given("error", run.c.error),
+                }
+            )
+        )
+        """Move a run to another state at the same bookmark."""
+        pulse = {"lease_until": _extended_lease(now)}
+        self.pulse = Prepared(lambda _: _seen(pulse))
+        """Extend a lease."""
+        self.pulse_with_progress = Prepared(
+            lambda _: _seen(pulse | {"progress": _given("progress", run.c.progress)})
+        )
+        """The same, and store progress."""
+        self.postpone = Prepared(
+            lambda _: _seen({"wake_at": later(now, bindparam("wake_seconds"))})
+        )
+        """Look at a run later."""
+        self.wake_parent = Prepared(
+            lambda _: (
+                update(run)
+                .where(run.c.id == bindparam("parent_id"), run.c.seq == bindparam("parent_seq"))
+                .where(run.c.waiting_for == schema.FOR_CHILDREN)
+                .values(
+                    state=schema.READY,
+                    waiting_for=None,
+                    epoch=run.c.epoch + 1,
+                    wake_at=later(now, literal(FIRST_HINT_SECONDS)),
+                    updated_at=now,
+                )
+            )
+        )
+        """Make a run ready whose sub-flow has ended."""
+
+
+def _given(name: str, column: ColumnElement[Any]) -> Any:
+    return bindparam(name, type_=column.type)
+
+
+def _seen(columns: Mapping[str, Any]) -> Update:
+    return (
+        update(run)
+        .where(run.c.id == bindparam("seen_id"), run.c.seq == bindparam("seen_seq"))
+        .where(run.c.epoch == bindparam("seen_epoch"), run.c.state == bindparam("seen_state"))
+        .values(columns)
+    )
+
+
+def _next(now: ColumnElement[Any]) -> dict[str, Any]:
+    """The columns of a checkpoint."""
+    columns = [column for column in checkpoint.columns if column.name != "created_at"]
+    return {column.name: _given(f"next_{column.name}", column) for column in columns} | {
+        "created_at": now
+    }
+
+
+def _both(advance: Update, now: ColumnElement[Any]) -> Insert:
+    moved = advance.returning(run.c.id).cte("moved")
+    columns = _next(now)
+    # In a SELECT, PostgreSQL takes a parameter that is null for a text.
+    values = [cast(value, checkpoint.c[name].type) for name, value in columns.items()]
+    return insert(checkpoint).from_select(list(columns), select(*values).select_from(moved))
+
+
+def _insert(dialect: Dialect, columns: Mapping[str, Any]) -> Any:
+    """An INSERT that knows ON CONFLICT."""
+    module = postgresql if dialect.name == "postgresql" else sqlite
+    return module.insert(run).values(columns)
+
+
+def _extended_lease(now: Any) -> ColumnElement[Any]:
+    """When a lease that is extended now ends.
+
+    At the instant of its claim, which no other lease does, if the step overran its timeout and goes
+    on all the same: recovery tells that from a process that died.
+    """
+    over = later(run.c.deadline_at, literal(DEADLINE_GRACE_SECONDS)) <= now
+    return case((over, run.c.updated_at), else_=later(now, bindparam("lease_seconds")))
