@@ -475,6 +475,16 @@ class Engine:
             return  # this very thread may hold SQLite's write lock: another time
         self._checked = True
 
+    def before_forks(self) -> None:
+        """Do once what each process that is forked from this one would have to do again.
+
+        Raises:
+            TablesMissing: The tables do not exist.
+        """
+        self.check_tables()
+        with self.database.engine.connect() as connection:
+            self._store.prepare(connection)
+
     def close(self) -> None:
         """Stop the threads and close the connections. Steps that run finish first."""
         self.executor.close()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import socket
 import time
+from functools import cache
 from uuid import UUID
 
 _RANDOM_BITS = 74
@@ -33,4 +34,9 @@ def is_run_id(text: str) -> bool:
 
 def process_name() -> str:
     """Host and process id: who holds a lease, for people."""
-    return f"{socket.gethostname()}:{os.getpid()}"
+    return f"{_host()}:{os.getpid()}"
+
+
+@cache
+def _host() -> str:
+    return socket.gethostname()

@@ -42,11 +42,13 @@ class Prepared:
         Raises:
             KeyError: A parameter has no value.
         """
-        sendable = self._sendable.get(connection.dialect)
-        if sendable is None:
-            dialect = connection.dialect
-            sendable = self._sendable[dialect] = _Sendable(self._make(dialect), dialect)
+        sendable = self._sendable.get(connection.dialect) or self.compile(connection.dialect)
         return connection.exec_driver_sql(sendable.text, sendable.parameters(values))
+
+    def compile(self, dialect: Dialect) -> _Sendable:
+        """Compile it for a database whose connections were opened before."""
+        sendable = self._sendable[dialect] = _Sendable(self._make(dialect), dialect)
+        return sendable
 
 
 class _Sendable:

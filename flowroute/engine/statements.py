@@ -179,6 +179,11 @@ class Statements:
         )
         """Make a run ready whose sub-flow has ended."""
 
+    def compile(self, dialect: Dialect) -> None:
+        """Compile all of them, so that processes forked from here need not."""
+        for statement in vars(self).values():
+            statement.compile(dialect)
+
 
 def _given(name: str, column: ColumnElement[Any]) -> Any:
     return bindparam(name, type_=column.type)

@@ -27,6 +27,7 @@ from sqlalchemy.sql.elements import ColumnElement
 
 from flowroute.engine import schema
 from flowroute.engine.clock import Clock, DatabaseClock, later
+from flowroute.engine.identity import new_run_id
 from flowroute.engine.records import (
     Bookmark,
     CheckpointRecord,
@@ -67,6 +68,11 @@ class Store:
             run.c.flow == bindparam("flow"), run.c.key == bindparam("key")
         )
         self._statements = Statements(now)
+
+    def prepare(self, connection: Connection) -> None:
+        """Compile what advances runs, so that processes forked from here need not."""
+        self._statements.compile(connection.dialect)
+        connection.execute(self._bookmark, {"run_id": new_run_id()})
 
     # -- reading -----------------------------------------------------------------------------------
 

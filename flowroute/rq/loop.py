@@ -141,7 +141,7 @@ class FlowLoop(BaseWorker):
         if with_scheduler:
             message = "flowroute keeps its timers in the database: leave out RQ's scheduler."
             raise ValueError(message)
-        self.engine.check_tables()
+        self.engine.before_forks()
         serve(self.engine)
         if threading.current_thread() is threading.main_thread():
             signal.signal(signal.SIGINT, self.request_stop)
