@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import logging
+import threading
 from collections.abc import Callable, Generator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 import sqlalchemy as sa
@@ -68,9 +69,21 @@ class Database:
         self.engine = _bound_engine(source)
         event.listen(source, "before_commit", _refuse_commit)
         self._connections: Connections | None = None
+        self._turns: AbstractContextManager[Any] = nullcontext()
         if self.engine.dialect.name == "sqlite":
             _prepare_sqlite(self.engine)
             self._connections = Connections(self.engine)
+            self._turns = threading.Lock()
+
+    @contextmanager
+    def writing(self, connection: sa.Connection) -> Generator[None]:
+        """A transaction that writes, on a connection that is in none.
+
+        Threads of one process take turns on SQLite: one that met another's write lock would sleep
+        for longer than the other writes.
+        """
+        with self._turns, connection.begin():
+            yield
 
     @contextmanager
     def impatient(self) -> Generator[sa.Connection]:
@@ -95,6 +108,7 @@ class Database:
         """In a forked child: part with the connections of the parent, which still uses them."""
         if self._connections is not None:
             self._connections.after_fork()
+            self._turns = threading.Lock()  # a thread of the parent may hold the other one
         self.engine.dispose(close=False)
 
 

@@ -60,7 +60,7 @@ class Work:
         """A connection to write with; what the session holds is flushed and committed with it."""
         session = self._session
         if session is None or not session.in_transaction():
-            with self._plain() as connection, connection.begin():
+            with self._plain() as connection, self._database.writing(connection):
                 yield connection
             return
         try:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+
 import pytest
 import sqlalchemy as sa
 from sqlalchemy.orm import Session, scoped_session
@@ -57,3 +59,30 @@ def test_a_longer_busy_timeout_of_the_application_is_kept(
         with engine.database.engine.connect() as connection:
             assert connection.exec_driver_sql("PRAGMA busy_timeout").scalar() == 60_000
         patient.dispose()
+
+
+@pytest.mark.parametrize(("url", "at_once"), [("sqlite", 1), ("postgresql", 2)], indirect=["url"])
+def test_threads_of_a_process_take_turns_to_write_on_sqlite_and_there_only(
+    make_engine: MakeEngine, at_once: int
+) -> None:
+    database = make_engine().database
+    inside: list[int] = []
+    most: list[int] = []
+    both = threading.Barrier(2)
+
+    def write() -> None:
+        with database.engine.connect() as connection:
+            both.wait(20)
+            with database.writing(connection):
+                inside.append(1)
+                if at_once > 1:
+                    both.wait(20)
+                most.append(len(inside))
+                inside.pop()
+
+    threads = [threading.Thread(target=write, daemon=True) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(20)
+    assert max(most) == at_once
