@@ -108,7 +108,6 @@ class Database:
         """In a forked child: part with the connections of the parent, which still uses them."""
         if self._connections is not None:
             self._connections.after_fork()
-            self._turns = threading.Lock()  # a thread of the parent may hold the other one
         self.engine.dispose(close=False)
 
 

@@ -187,23 +187,3 @@ def test_every_engine_of_the_process_is_told_of_the_fork(
         monkeypatch.setattr(engine, "after_fork", lambda number=number: told.append(number))
     _after_fork()
     assert sorted(told) == [0, 1]
-
-
-def test_a_child_forked_while_a_thread_writes_can_write_itself(make_engine: MakeEngine) -> None:
-    engine = make_engine()
-    engine.start(Child().work(1))
-    inside, leave = threading.Event(), threading.Event()
-
-    def hold() -> None:
-        with engine.database.engine.connect() as connection, engine.database.writing(connection):
-            inside.set()
-            assert leave.wait(20)
-
-    thread = threading.Thread(target=hold, daemon=True)
-    thread.start()
-    assert inside.wait(20)
-    try:
-        assert forked(lambda: engine.start(Child().work(2)).result) == 2
-    finally:
-        leave.set()
-        thread.join(20)
