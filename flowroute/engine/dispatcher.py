@@ -14,20 +14,21 @@ from dataclasses import replace
 from typing import Any, cast
 
 from flowroute.engine import schema
-from flowroute.engine.context import RunContext, current_run
+from flowroute.engine.advance import Advance, Advances
+from flowroute.engine.attempt import attempt
 from flowroute.engine.continuation import Continuation, is_continuation
 from flowroute.engine.database import Database, is_transient
 from flowroute.engine.failure import Failures, failure_of
-from flowroute.engine.flow import Flow, definition_of
+from flowroute.engine.flow import definition_of
 from flowroute.engine.heartbeat import Heartbeat, Pulse
 from flowroute.engine.identity import new_run_id, process_name
 from flowroute.engine.messenger import Messenger
 from flowroute.engine.ports import Move
-from flowroute.engine.records import Bookmark, NewRun, RunRecord, Target, guard_of
+from flowroute.engine.records import Bookmark, RunRecord, Target, guard_of
 from flowroute.engine.step import END, Place, Step, StepFailure
 from flowroute.engine.store import Store
-from flowroute.engine.transition import Transitions, parked, startable, unleased
-from flowroute.engine.turn import ADVANCED, NOTHING, SCRIPT, Caller, Outcome, Turn
+from flowroute.engine.transition import Transitions, parked, startable
+from flowroute.engine.turn import ADVANCED, NOTHING, SCRIPT, Caller, Outcome, Turn, Upcoming
 from flowroute.engine.work import Work
 from flowroute.errors import (
     ArgumentError,
@@ -73,6 +74,7 @@ class Dispatcher:
         self._messenger = messenger
         self._lease_seconds = lease_seconds
         self._failures = failures
+        self._advances = Advances(store, transitions, failures)
         self.heartbeat = Heartbeat(store, database, lease_seconds, self._progressed)
 
     # -- what others ask for -----------------------------------------------------------------------
@@ -121,7 +123,7 @@ class Dispatcher:
             turn.state = target.state
             self._tell(turn, name, continuation, target)
             if target.state == schema.RUNNING:
-                outcome = self._drive(work, turn, flow, step, continuation.arguments)
+                outcome = self._drive(work, turn, Upcoming(flow, step, continuation.arguments))
         self._go_on(outcome, caller)
         return turn.run_id
 
@@ -182,9 +184,9 @@ class Dispatcher:
             loaded = self._load(work, bookmark, caller)
             if loaded is None:
                 return NOTHING
-            flow, step, arguments = loaded
+            step = loaded.step
             if step.final:
-                return self._end(work, record, flow, step, arguments, caller=caller)
+                return self._end(work, record, loaded, caller=caller)
             if step.place not in caller.places:
                 return self._park(record, step)
             if step.place is Place.EXECUTOR:
@@ -192,11 +194,9 @@ class Dispatcher:
             turn = self._claim(work, record, step, caller)
             if turn is None:
                 return NOTHING
-            return self._drive(work, turn, flow, step, arguments)
+            return self._drive(work, turn, loaded)
 
-    def _load(
-        self, work: Work, bookmark: Bookmark, caller: Caller
-    ) -> tuple[Flow, Step[Any, Any], dict[str, Any]] | None:
+    def _load(self, work: Work, bookmark: Bookmark, caller: Caller) -> Upcoming | None:
         """What to call at a bookmark; None, and recorded, if it can not be called."""
         record = bookmark.record
         try:
@@ -220,21 +220,23 @@ class Dispatcher:
             outcome = self._advance(outcome.onward, caller.onward)
 
     def _drive(  # noqa: C901  # one round of a turn, with all that may become of it, in one place
-        self, work: Work, turn: Turn, flow: Flow, step: Step[Any, Any], arguments: dict[str, Any]
+        self, work: Work, turn: Turn, upcoming: Upcoming
     ) -> Outcome:
-        name = definition_of(type(flow)).name
+        name = definition_of(type(upcoming.flow)).name
         while True:
+            step = upcoming.step
             try:
-                if turn.transient:
-                    flow, step, arguments = self._failures.reload(work, turn)
+                if turn.stale:
+                    upcoming = self._failures.reload(work, turn)
+                    step, turn.stale = upcoming.step, False
                 began = time.perf_counter()
-                returned = self._call(work, turn, flow, step, arguments)
+                returned = attempt(self.heartbeat, work, turn, upcoming)
                 duration = time.perf_counter() - began
                 if step.place is Place.REQUEST and not is_continuation(returned):
                     self._stay(work, turn)
                     return Outcome(advanced=False, answered=True, answer=returned)
-                onward = self._transitions.check(turn, flow, step, returned)
-                target, child = self._store_advance(work, turn, onward, duration)
+                onward = self._transitions.check(turn, upcoming.flow, step, returned)
+                advance = self._advances.store(work, turn, upcoming, onward, duration)
             except LeaseLost:
                 work.rollback()
                 logger.info(
@@ -247,6 +249,11 @@ class Dispatcher:
                 work.rollback()
                 if is_transient(error) and turn.transient < TRANSIENT_TRIES:
                     _pause(turn, error)
+                    turn.start_over()
+                    continue
+                if turn.postponed:  # what failed is told apart once each step has its checkpoint
+                    turn.commits_each = True
+                    turn.start_over()
                     continue
                 if step.place is Place.REQUEST:
                     self._stay(work, turn)
@@ -257,79 +264,27 @@ class Dispatcher:
                 if turn.state == schema.RUNNING:
                     self._failures.release(turn)
                 raise
-            turn.seq, turn.attempt, turn.transient, turn.state = turn.seq + 1, 1, 0, target.state
-            self._tell(turn, name, onward, target)
-            if child is not None:
-                return self._called(child, cast("Continuation[Any]", onward.child))
-            if target.state == schema.DONE:
-                return replace(ADVANCED, onward=turn.parent_id)
-            if target.state != schema.RUNNING:
-                return ADVANCED
-            flow, step, arguments = (
-                onward.flow or flow,
+            if not advance.postponed:
+                self._tell(turn, name, onward, advance.target)
+                if advance.target.state != schema.RUNNING:
+                    return self._left(turn, onward, advance)
+            upcoming = Upcoming(
+                onward.flow or upcoming.flow,
                 cast("Step[Any, Any]", onward.step),
                 onward.arguments,
             )
 
-    def _call(
-        self, work: Work, turn: Turn, flow: Flow, step: Step[Any, Any], arguments: dict[str, Any]
-    ) -> Any:
-        title = f"{step.flow_name}.{step.name}"
-        if step.place is not Place.ANYWHERE:
-            work.let_go()
-        with (
-            self.heartbeat.watch(
-                turn.guard, step.name, timeout_seconds=step.timeout_seconds
-            ) as pulse,
-            work.step(title, commits=step.commits),
-        ):
-            context = RunContext(
-                run_id=turn.run_id,
-                key=turn.key,
-                flow=definition_of(type(flow)).name,
-                step=step.name,
-                seq=turn.seq,
-                attempt=turn.attempt,
-                open_session=work.session,
-                report=lambda progress: self.heartbeat.report(pulse, progress),
-            )
-            flow.__dict__["__run__"] = context
-            current = current_run.set(context)
-            try:
-                return step.signature.call(step.function, flow, arguments)
-            finally:
-                current_run.reset(current)
-                flow.__dict__.pop("__run__", None)
-
-    def _store_advance(
-        self, work: Work, turn: Turn, onward: Continuation[Any], duration: float
-    ) -> tuple[Target, NewRun | None]:
-        target = self._transitions.target(onward)
-        child = None
-        if onward.child is not None:
-            first = turn.of_child(new_run_id())
-            child = self._transitions.new_run(
-                work, first, onward.child, unleased(self._transitions.target(onward.child))
-            )
-        new = self._transitions.checkpoint(
-            work,
-            turn,
-            onward,
-            seq=turn.seq + 1,
-            duration=duration,
-            child_id=None if child is None else child.id,
-        )
-        with self._failures.certain(turn, turn.seq + 1), work.transaction() as connection:
-            if not self._store.advance(connection, turn.guard, new, target):
-                raise LeaseLost
-            if child is not None:
-                self._store.insert_run(connection, child)
-        return target, child
-
-    def _called(self, child: NewRun, start: Continuation[Any]) -> Outcome:
-        """A sub-flow was called: this process goes on with it, if it can start right away."""
-        self._messenger.tell(child.id, 0, child.flow, start.step, child.target)
-        return replace(ADVANCED, onward=child.id if child.target.state == schema.READY else None)
+    def _left(self, turn: Turn, onward: Continuation[Any], advance: Advance) -> Outcome:
+        """A run left this process: say whether it goes on with another one."""
+        child = advance.child
+        if child is not None:
+            start = cast("Continuation[Any]", onward.child)
+            self._messenger.tell(child.id, 0, child.flow, start.step, child.target)
+            ready = child.target.state == schema.READY
+            return replace(ADVANCED, onward=child.id if ready else None)
+        if advance.target.state == schema.DONE:
+            return replace(ADVANCED, onward=turn.parent_id)
+        return ADVANCED
 
     def _tell(self, turn: Turn, flow: str, onward: Continuation[Any], target: Target) -> None:
         self._messenger.tell(turn.run_id, turn.seq, flow, onward.step, target)
@@ -374,13 +329,12 @@ class Dispatcher:
         self,
         work: Work,
         record: RunRecord,
-        flow: Flow,
-        step: Step[Any, Any],
-        arguments: dict[str, Any],
+        upcoming: Upcoming,
         *,
         caller: Caller,
     ) -> Outcome:
         """A run is at its final page: getting there ends it, and a request shows the page."""
+        step = upcoming.step
         if record.state != schema.DONE:  # it waited before the page, or the page was gone
             self._failures.change(guard_of(record), record.step, Target(schema.DONE))
         if Place.REQUEST not in caller.places or caller.submits:
@@ -388,7 +342,7 @@ class Dispatcher:
         turn = Turn.at(record, caller, attempt=1)
         turn.state = schema.DONE
         try:
-            returned = self._call(work, turn, flow, step, arguments)
+            returned = attempt(self.heartbeat, work, turn, upcoming)
         finally:
             work.rollback()  # the run has ended: there is no checkpoint for a write to commit with
         if is_continuation(returned):

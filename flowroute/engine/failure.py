@@ -14,7 +14,7 @@ from sqlalchemy.exc import DBAPIError
 from flowroute.engine import schema
 from flowroute.engine.continuation import Continuation
 from flowroute.engine.database import Database
-from flowroute.engine.flow import Flow, definition_of, flow_named
+from flowroute.engine.flow import definition_of, flow_named
 from flowroute.engine.messenger import Messenger
 from flowroute.engine.ports import Hint, Move
 from flowroute.engine.records import Bookmark, Guard, Target, guard_of
@@ -22,7 +22,7 @@ from flowroute.engine.statements import BLOCKED_SECONDS, FIRST_HINT_SECONDS
 from flowroute.engine.step import END, Step, StepFailure
 from flowroute.engine.store import Store
 from flowroute.engine.transition import Transitions, unleased
-from flowroute.engine.turn import Turn
+from flowroute.engine.turn import Turn, Upcoming
 from flowroute.engine.work import Work
 from flowroute.errors import (
     ArgumentError,
@@ -126,7 +126,7 @@ class Failures:
         if parent is not None and parent.state == schema.READY:
             self._messenger.hint(parent, step_or_none(parent.flow, parent.step or END))
 
-    def reload(self, work: Work, turn: Turn) -> tuple[Flow, Step[Any, Any], dict[str, Any]]:
+    def reload(self, work: Work, turn: Turn) -> Upcoming:
         """The bookmark as it is stored: a failed attempt may have changed what is in memory.
 
         Raises:
@@ -172,7 +172,7 @@ class Failures:
             target = unleased(self._transitions.target(onward))
             new = self._transitions.checkpoint(work, turn, onward, seq=turn.seq + 1, duration=0.0)
             with self.certain(turn, turn.seq + 1), work.transaction() as connection:
-                if not self._store.advance(connection, turn.guard, new, target):
+                if not self._store.advance(connection, turn.guard, [new], target):
                     raise LeaseLost  # noqa: TRY301  # as what the statements above may raise
         except LeaseLost:
             work.rollback()

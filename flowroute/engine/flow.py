@@ -7,7 +7,7 @@ import re
 import sys
 from collections.abc import Iterator, Mapping
 from types import FrameType
-from typing import TYPE_CHECKING, Any, ClassVar, cast
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, cast
 from weakref import WeakKeyDictionary
 
 from pydantic import Field
@@ -39,6 +39,9 @@ _flows: dict[str, type[Flow]] = {}
 _resolved: WeakKeyDictionary[type, dict[str, Any]] = WeakKeyDictionary()
 """The types of the annotations in each class body, as they were where the class was defined."""
 
+CHECKPOINTS = ("step", "suspension")
+"""When the plain steps of a flow commit."""
+
 NAME_LENGTH = 200
 """Longest name of a flow, in characters: what its column takes."""
 
@@ -49,18 +52,21 @@ class FlowDefinition:
     Kept off the class itself, so that steps and fields may have any other name.
     """
 
-    __slots__ = ("graph", "model", "name", "steps", "version")
+    __slots__ = ("checkpoint", "graph", "model", "name", "steps", "version")
 
     def __init__(
         self,
+        *,
         name: str,
         version: int,
+        checkpoint: str,
         model: StateModel,
         steps: Mapping[str, Step[Any, Any]],
         graph: graphs.StepGraph,
     ) -> None:
         self.name = name
         self.version = version
+        self.checkpoint = checkpoint
         self.model = model
         self.steps = steps
         self.graph = graph
@@ -99,6 +105,10 @@ class Flow:
         name: What runs of this flow are stored under; default the class's name. Keep it when the
             class is renamed, and runs under way go on.
         version: A number for people, stored with each run; default 1.
+        checkpoint: When plain steps commit: ``"step"``, each by itself, the default; or
+            ``"suspension"``, those that follow one another together, where the run leaves the
+            process. Then a crash runs all of them again, and what they wrote commits exactly once
+            all the same.
         abstract: This class is a base for flows and not one itself; default: a class without any
             step.
 
@@ -121,7 +131,13 @@ class Flow:
     """The step graph: walks as data, draws with `flowroute.drawing`."""
 
     def __init_subclass__(
-        cls, *, name: str | None = None, version: int = 1, abstract: bool = False, **kwargs: Any
+        cls,
+        *,
+        name: str | None = None,
+        version: int = 1,
+        checkpoint: Literal["step", "suspension"] = "step",
+        abstract: bool = False,
+        **kwargs: Any,
     ) -> None:
         super().__init_subclass__(**kwargs)
         steps = _steps_of(cls)
@@ -134,6 +150,11 @@ class Flow:
                 f"{_where(cls)}: name={name!r} can not name a flow: give it a text of 1 to "
                 f"{NAME_LENGTH} printable characters."
             )
+        if checkpoint not in CHECKPOINTS:
+            problems.append(
+                f"{_where(cls)}: checkpoint={checkpoint!r} is no time to commit: give it "
+                f"{' or '.join(map(repr, CHECKPOINTS))}."
+            )
         for each in steps.values():
             names = _names_in(each.owner or cls, cls, around)
             problems += [_problem(each, what) for what in each.prepare(names)]
@@ -142,7 +163,14 @@ class Flow:
             return  # what is wrong with it is said of the flows that derive from it
         model = _model_of(cls, fields, defaults, problems)
         graph = graphs.build(cls, steps, fields, problems)
-        cls.__flow__ = FlowDefinition(name or cls.__name__, version, model, steps, graph)
+        cls.__flow__ = FlowDefinition(
+            name=name or cls.__name__,
+            version=version,
+            checkpoint=checkpoint,
+            model=model,
+            steps=steps,
+            graph=graph,
+        )
         _register(cls)
 
     @property

@@ -6,7 +6,7 @@ each time it is executed, which takes longer than SQLite takes to carry it out.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeAlias
 
 from sqlalchemy import BindParameter, Connection, CursorResult, Dialect
@@ -44,6 +44,11 @@ class Prepared:
         """
         sendable = self._sendable.get(connection.dialect) or self.compile(connection.dialect)
         return connection.exec_driver_sql(sendable.text, sendable.parameters(values))
+
+    def execute_many(self, connection: Connection, rows: Sequence[Mapping[str, Any]]) -> None:
+        """Execute it once for each of some values, by as few round trips as the driver needs."""
+        sendable = self._sendable.get(connection.dialect) or self.compile(connection.dialect)
+        connection.exec_driver_sql(sendable.text, [sendable.parameters(row) for row in rows])
 
     def compile(self, dialect: Dialect) -> _Sendable:
         """Compile it for a database whose connections were opened before."""

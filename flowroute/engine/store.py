@@ -7,7 +7,7 @@ whether they matched; none commits: the caller owns the transaction.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any, TypeAlias, cast
 
 from sqlalchemy import (
@@ -174,10 +174,10 @@ class Store:
         self,
         connection: Connection,
         guard: Guard,
-        new: NewCheckpoint,
+        new: Sequence[NewCheckpoint],
         target: Target,
     ) -> bool:
-        """Append checkpoint ``seq + 1`` and move the run to it.
+        """Append checkpoints ``seq + 1`` and so on, and move the run to the last of them.
 
         Returns:
             False, with nothing written, if somebody else owns the run.
@@ -186,7 +186,7 @@ class Store:
         values = {
             **guard.parameters(),
             **_target(target),
-            **_next(guard.run_id, guard.seq + 1, guard.epoch, new),
+            **_next(guard.run_id, guard.seq + len(new), guard.epoch, new[-1]),
         }
         at_once = connection.dialect.name == "postgresql"
         advance = statements.advance_with_checkpoint if at_once else statements.advance
@@ -197,6 +197,14 @@ class Store:
         ).rowcount == 1:
             if not at_once:
                 statements.checkpoint.execute(connection, values)
+            if len(new) > 1:
+                statements.checkpoint.execute_many(
+                    connection,
+                    [
+                        _next(guard.run_id, seq, guard.epoch, each)
+                        for seq, each in enumerate(new[:-1], guard.seq + 1)
+                    ],
+                )
             self._wake(connection, guard, target)
             return True
         return False

@@ -14,7 +14,7 @@ from flowroute.engine.records import Bookmark, NewCheckpoint, NewRun, Target
 from flowroute.engine.statements import FIRST_HINT_SECONDS
 from flowroute.engine.step import END, Place, Step
 from flowroute.engine.store import Store
-from flowroute.engine.turn import Turn
+from flowroute.engine.turn import Turn, Upcoming
 from flowroute.engine.work import Work
 from flowroute.errors import CheckpointUnreadable, RunFailed, TransitionError
 
@@ -178,11 +178,11 @@ class Transitions:
             arguments=describe(arguments),
             python=PYTHON_TAG,
             duration=duration,
-            attempt=None if first else turn.attempt,
+            attempt=None if first else turn.attempt_now,
             executor=None if first else turn.caller.name,
         )
 
-    def load(self, work: Work, bookmark: Bookmark) -> tuple[Flow, Step[Any, Any], dict[str, Any]]:
+    def load(self, work: Work, bookmark: Bookmark) -> Upcoming:
         """The flow, the step and the arguments at a bookmark, validated against the code of today.
 
         Raises:
@@ -205,7 +205,7 @@ class Transitions:
             if type(value) is ResultOf:
                 arguments = arguments | {parameter: self._result_of(work, value.run_id)}
                 break
-        return restore(cls, state), step, step.signature.validate(arguments)
+        return Upcoming(restore(cls, state), step, step.signature.validate(arguments))
 
     def flow_at(self, work: Work, bookmark: Bookmark) -> Flow:
         """The flow at a bookmark with its state, whichever step comes next, and also at the end.

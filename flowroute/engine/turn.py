@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
-from typing import Any, Self
+from dataclasses import dataclass, field, replace
+from typing import Any, NamedTuple, Self
 
 from flowroute.engine import schema
-from flowroute.engine.records import Bookmark, Guard, RunRecord
-from flowroute.engine.step import Place
+from flowroute.engine.flow import Flow
+from flowroute.engine.records import Bookmark, Guard, NewCheckpoint, RunRecord
+from flowroute.engine.step import Place, Step
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +69,16 @@ NOTHING = Outcome(advanced=False)
 ADVANCED = Outcome(advanced=True)
 
 
+class Upcoming(NamedTuple):
+    """A step about to be called."""
+
+    flow: Flow
+    """With its state."""
+    step: Step[Any, Any]
+    arguments: dict[str, Any]
+    """Validated."""
+
+
 @dataclass(slots=True)
 class Turn:
     """One go at a run."""
@@ -86,6 +97,12 @@ class Turn:
     parent_seq: int | None = None
     transient: int = 0
     """How often the database asked for another try of this attempt."""
+    stale: bool = False
+    """Whether what is in memory was undone: the bookmark has to be read again."""
+    commits_each: bool = False
+    """Whether each step commits, also in a flow that does so at its suspension only."""
+    postponed: list[NewCheckpoint] = field(default_factory=list[NewCheckpoint])
+    """The checkpoints after the bookmark that a later step's commit stores, in order."""
 
     @classmethod
     def at(cls, record: RunRecord, caller: Caller, *, attempt: int) -> Self:
@@ -106,8 +123,37 @@ class Turn:
     def of_child(self, run_id: str) -> Turn:
         """The first turn of a sub-flow that is called by the next checkpoint of this one."""
         return Turn(
-            self.caller, run_id, None, 0, 1, 0, schema.READY, self.owner, self.run_id, self.seq + 1
+            self.caller,
+            run_id,
+            None,
+            seq=0,
+            epoch=1,
+            attempt=0,
+            state=schema.READY,
+            owner=self.owner,
+            parent_id=self.run_id,
+            parent_seq=self.seq_now + 1,
         )
+
+    @property
+    def seq_now(self) -> int:
+        """The checkpoint that the turn is at, stored or not."""
+        return self.seq + len(self.postponed)
+
+    @property
+    def attempt_now(self) -> int:
+        """Which attempt this is of the step that the turn is at."""
+        return 1 if self.postponed else self.attempt
+
+    def arrived(self, seq: int, state: str) -> None:
+        """The run is at another bookmark."""
+        self.seq, self.attempt, self.transient, self.state = seq, 1, 0, state
+        self.postponed.clear()
+
+    def start_over(self) -> None:
+        """Go back to the bookmark: what came after it was undone."""
+        self.stale = True
+        self.postponed.clear()
 
     @property
     def guard(self) -> Guard:

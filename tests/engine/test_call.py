@@ -314,38 +314,19 @@ def test_the_end_of_the_sub_flow_and_the_waking_of_the_run_are_one_commit(
     assert_done(run, "printed well")
 
 
-@pytest.mark.parametrize("lost", ["after the call", "after the sub-flow's end"])
+@pytest.mark.parametrize("not_reached", ["Doubling", "Sum"])
 def test_a_process_that_dies_between_two_runs_leaves_both_to_recovery(
-    make_engine: MakeEngine, clock: FakeClock, monkeypatch: pytest.MonkeyPatch, lost: str
+    make_engine: MakeEngine, clock: FakeClock, monkeypatch: pytest.MonkeyPatch, not_reached: str
 ) -> None:
     engine = make_engine(clock=clock)
-    go_on = engine.dispatcher._go_on  # noqa: SLF001
-    calls: list[Any] = []
+    advance = engine.dispatcher._advance  # noqa: SLF001
 
-    def dying(outcome: Any, caller: Any) -> None:
-        calls.append(outcome)
-        if outcome.onward is not None and lost == "after the call":
+    def dying(run_id: str, *arguments: Any) -> Any:
+        if engine.read(run_id).flow == not_reached:
             raise SystemExit
-        go_on(outcome, caller)
+        return advance(run_id, *arguments)
 
-    if lost == "after the call":
-        monkeypatch.setattr(engine.dispatcher, "_go_on", dying)
-    else:
-        called = engine.dispatcher._called  # noqa: SLF001
-        advance = engine.dispatcher._advance  # noqa: SLF001
-        parents: list[str] = []
-
-        def noting(*arguments: Any) -> Any:
-            parents.append(engine.runs()[-1].id)
-            return called(*arguments)
-
-        def refusing(run_id: str, *arguments: Any) -> Any:
-            if run_id in parents:
-                raise SystemExit
-            return advance(run_id, *arguments)
-
-        monkeypatch.setattr(engine.dispatcher, "_called", noting)
-        monkeypatch.setattr(engine.dispatcher, "_advance", refusing)
+    monkeypatch.setattr(engine.dispatcher, "_advance", dying)
     with pytest.raises(SystemExit):
         engine.start(Sum().ask(20))
     monkeypatch.undo()
