@@ -7,6 +7,7 @@ import re
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, cast
+from weakref import WeakKeyDictionary
 
 from flask import current_app, request, url_for
 from markupsafe import Markup
@@ -16,7 +17,7 @@ from flowroute.engine import schema
 from flowroute.engine.context import RunContext
 from flowroute.engine.description import describe
 from flowroute.engine.engine import Engine
-from flowroute.engine.flow import definition_of, flow_named
+from flowroute.engine.flow import Flow, definition_of, flow_named
 from flowroute.engine.graph import StepGraph
 from flowroute.engine.records import Bookmark, RunRecord
 from flowroute.engine.run import is_at_rest
@@ -58,6 +59,12 @@ class ProgressView:
     def percent(self) -> float:
         """How much is done, from 0 to 100."""
         return 100 * self.done / self.total
+
+
+_found: WeakKeyDictionary[type[Flow], dict[tuple[str | None, bool], list[StepView]]] = (
+    WeakKeyDictionary()
+)
+"""The steps to show, by flow, step, and whether the run is done."""
 
 
 class RunView:
@@ -112,7 +119,7 @@ class RunView:
         """What a waiting run waits for: worker, timer or page; else None."""
         return self._record.waiting_for
 
-    @property
+    @cached_property
     def title(self) -> str:
         """The first line of the flow's docstring, else its name in words."""
         try:
@@ -143,7 +150,7 @@ class RunView:
         of_app = Appearance(template=settings.template, loading_img=settings.loading_img)
         return own.over(chosen_for(self.flow, self.step)).over(of_app)
 
-    @property
+    @cached_property
     def loading_img(self) -> str | None:
         """The address of the picture on the waiting page; None: a spinner."""
         chosen = self.appearance.loading_img
@@ -159,12 +166,18 @@ class RunView:
     def steps(self) -> list[StepView]:
         """The steps on the way, in order, and where the run is."""
         try:
-            graph = definition_of(flow_named(self.flow)).graph
+            flow = flow_named(self.flow)
         except CheckpointUnreadable:
             return []
-        return _steps(graph, self.step, finished=self.state == schema.DONE)
+        # The same for every run there: found once, since a graph may have many ways.
+        found = _found.setdefault(flow, {})
+        place = self.step, self.state == schema.DONE
+        if place not in found:
+            graph = definition_of(flow).graph
+            found[place] = _steps(graph, self.step, finished=self.state == schema.DONE)
+        return list(found[place])
 
-    @property
+    @cached_property
     def progress(self) -> ProgressView | None:
         """What the running step said last, or None."""
         progress = self._record.progress
@@ -201,7 +214,7 @@ class RunView:
         """What the run ended with, shortened for people; None if it has not or had none."""
         return describe({"result": self.results[0]})["result"] if self.results else None
 
-    @property
+    @cached_property
     def age_seconds(self) -> float:
         """How long ago the run started, by the database's clock."""
         return round((self._record.now - self._record.created_at).total_seconds(), 1)
