@@ -337,12 +337,12 @@ class Engine:
 
     def is_part_of(self, run_id: str, ancestor_id: str) -> bool:
         """Whether a run is another one, or was called by it as a sub-flow, or by one that was."""
-        while run_id != ancestor_id:
-            record = self.read(run_id)
-            if record.parent_id is None:
-                return False
-            run_id = record.parent_id
-        return True
+        found: str | None = run_id
+        with self.database.engine.connect() as connection:
+            while found is not None and found != ancestor_id:
+                record = self._store.read(connection, found) if is_run_id(found) else None
+                found = None if record is None else record.parent_id
+        return found is not None
 
     def flow_of(self, bookmark: Bookmark) -> Flow:
         """The flow of a run with its state, also at the end of the run.

@@ -127,12 +127,12 @@ def test_an_answer_that_is_taken_reads_once_and_commits_twice(site: Site, counte
     reads = [s for s in counted.statements if s.lstrip().upper().startswith("SELECT")]
     assert len(reads) == 1
     # The claim; then the page's own row with the checkpoint after it.
-    assert sorted(counted.writes) == [
-        "INSERT INTO flowroute_checkpoint",
-        "INSERT INTO line",
-        "UPDATE flowroute_run SET",
-        "UPDATE flowroute_run SET",
-    ]
+    advance = ["INSERT INTO flowroute_checkpoint", "UPDATE flowroute_run SET"]
+    if any(write == "WITH moved AS" for write in counted.writes):  # PostgreSQL: both in one
+        advance = ["WITH moved AS"]
+    assert sorted(counted.writes) == sorted(
+        [*advance, "INSERT INTO line", "UPDATE flowroute_run SET"]
+    )
     assert counted.commits == 2
 
 
