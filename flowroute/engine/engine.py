@@ -36,6 +36,7 @@ from flowroute.engine.turn import SCRIPT, Caller, Outcome
 from flowroute.engine.work import Work
 from flowroute.errors import (
     ArgumentError,
+    CheckpointUnreadable,
     ConfigurationError,
     RunFailed,
     RunNotFinished,
@@ -367,6 +368,12 @@ class Engine:
                 seq=record.seq,
                 python=bookmark.python,
                 session=work.session,
+            )
+        if "result" not in arguments:
+            raise CheckpointUnreadable(
+                f"Checkpoint {record.seq} of run {run_id} ends it without a result. flowroute "
+                "wrote no such checkpoint: restore its bytes.",
+                run_id=run_id,
             )
         return arguments["result"]
 
