@@ -1,9 +1,7 @@
 """Bytes that are not our own: mutants of genuine checkpoints, none of which may be unpickled.
 
-Each mutant goes to `Codec.decode` as the dispatcher would give it there. Three watchmen tell
-whether an unpickler was reached: the doors of this process to one (the codec's own reader,
-`pickle`, `dill`) count who comes, CPython's audit event ``pickle.find_class`` is heard from its own
-unpicklers, and every genuine value holds a `Canary`, which sings when it is made anew, by whatever.
+Each mutant goes to `Codec.decode` as the dispatcher would give it there, in a process that is under
+`tests.faults.watch`; every genuine value holds a canary.
 """
 
 from __future__ import annotations
@@ -13,114 +11,32 @@ import multiprocessing
 import os
 import pickle
 import random
-import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Any, Final, TypeAlias
-from unittest import mock
 
-import dill
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
 from flowroute import Continuation, Engine, Flow, done, worker_step
-from flowroute.engine import codec as codec_module
 from flowroute.engine.codec import HEAD_SIZE, PYTHON_TAG, STREAM_AT, Codec, place_of
 from flowroute.engine.identity import new_run_id
-from flowroute.engine.pickling import Reader
 from flowroute.errors import CheckpointTampered
 from tests.engine.support import Base, Note, Shelf, payload, set_payload
 from tests.faults.report import Report
+from tests.faults.watch import STOCK, Canary, Watch, watching
 
 KEYS: Final = ["the newest key of the mutants", "an older key that still verifies"]
 RETIRED: Final = "a key that was retired"
 SHARDS: Final = 8
 """Parts of a campaign, each with a seed of its own, so that processes can share the work."""
-STOCK: Final = pickle.Unpickler
-"""Python's own, before anybody watches it."""
 THROUGH_A_DATABASE: Final = 200
 """Mutants that are also stored, and met by an engine."""
-
-
-# -- the watch -------------------------------------------------------------------------------------
-
-
-@dataclass(slots=True)
-class Watch:
-    """What the watchmen noticed."""
-
-    doors: int = 0
-    """Calls of something that unpickles."""
-    classes: int = 0
-    """Names that an unpickler looked up."""
-    songs: int = 0
-    """Canaries that were made anew."""
-
-    @property
-    def reached(self) -> int:
-        """How often any of them noticed something."""
-        return self.doors + self.classes + self.songs
-
-
-_on_watch: list[Watch] = []
-
-
-def _hear(event: str, _arguments: tuple[Any, ...]) -> None:
-    if event == "pickle.find_class":
-        for watch in _on_watch:
-            watch.classes += 1
-
-
-def sing() -> Canary:
-    """Make a canary; to call this is what a stream tells an unpickler."""
-    for watch in _on_watch:
-        watch.songs += 1
-    return Canary()
-
-
-class Canary:
-    """Tells the watch when it is unpickled, by whatever."""
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return sing, ()
-
-
-@contextmanager
-def watching() -> Iterator[Watch]:
-    """Post the watchmen in this process."""
-    if not _hearing:
-        sys.addaudithook(_hear)  # for good: Python takes none back
-        _hearing.append(True)
-    watch = Watch()
-
-    def counting(door: Any) -> Any:
-        def open_door(*arguments: Any, **named: Any) -> Any:
-            watch.doors += 1
-            return door(*arguments, **named)
-
-        return open_door
-
-    doors = [(codec_module, "Reader", Reader)]
-    doors += [(m, n, getattr(m, n)) for m in (pickle, dill) for n in ("load", "loads", "Unpickler")]
-    _on_watch.append(watch)
-    patches = [mock.patch.object(where, name, counting(door)) for where, name, door in doors]
-    for patch in patches:
-        patch.start()
-    try:
-        yield watch
-    finally:
-        for patch in patches:
-            patch.stop()
-        _on_watch.remove(watch)
-
-
-_hearing: list[bool] = []
 
 
 # -- what is genuine -------------------------------------------------------------------------------

@@ -10,6 +10,7 @@ import pytest
 from flowroute.engine.signing import Signatures
 from tests.engine.conftest import make_tables
 from tests.faults import mutants
+from tests.faults.watch import STOCK
 
 
 def test_no_mutant_of_a_genuine_checkpoint_reaches_the_unpickler(database_url: str) -> None:
@@ -39,7 +40,7 @@ def test_the_campaign_notices_a_codec_that_verifies_after_it_has_read(
 
     def read_first(self: Signatures, mac: bytes, place: bytes, content: bytes) -> bool:
         with contextlib.suppress(Exception):
-            mutants.STOCK(io.BytesIO(content)).load()
+            STOCK(io.BytesIO(content)).load()
         return genuine(self, mac, place, content)
 
     monkeypatch.setattr(Signatures, "verify", read_first)
