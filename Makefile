@@ -48,7 +48,7 @@ coverage: install ## run the engine's tests with its coverage, forked processes 
 	@mkdir -p build && rm -f build/coverage build/coverage.*
 	@# --cov= so: a directory that stood after --cov alone would be taken for what to measure.
 	$(BIN)/python -m pytest tests/engine tests/rq --cov= --ignore=tests/engine/test_timeouts.py \
-	  --ignore=tests/engine/test_heartbeat.py $(ARGS)
+	  --ignore=tests/engine/test_heartbeat.py --cov-fail-under=100 $(ARGS)
 
 services: ## install Redis, PostgreSQL and Chromium for the tests where they are missing (as root)
 	@tools/install-services
