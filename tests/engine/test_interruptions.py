@@ -7,13 +7,14 @@ them.
 
 from __future__ import annotations
 
+import functools
 import math
 import signal
 import threading
 import time
 from collections.abc import Callable
 from datetime import timedelta
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 
@@ -47,11 +48,12 @@ def beats(engine: Engine) -> Heartbeat:
 class Ending(Flow):
     """A worker step with a timeout that does what a test wants, and returns."""
 
-    act: Callable[[], object] = staticmethod(lambda: None)
+    acts: ClassVar[list[Callable[[], object]]] = []
 
     @worker_step(start=True, timeout=timedelta(seconds=30))
     def work(self) -> Continuation[None]:
-        type(self).act()
+        for act in self.acts:
+            act()
         return done()
 
 
@@ -70,7 +72,7 @@ def test_a_lease_lost_just_as_the_step_returns_counts(
         [pulse] = beats._pulses  # noqa: SLF001
         pulse.interrupted = LeaseLost  # set, and the exception not raised yet
 
-    monkeypatch.setattr(Ending, "act", staticmethod(lose))
+    monkeypatch.setattr(Ending, "acts", [lose])
     run = engine.start(Ending().work())
     assert engine.advance(run.id, 0) is False
     assert (run.state, run.record.seq) == ("running", 0)
@@ -163,9 +165,8 @@ def test_only_the_main_thread_listens_for_the_signal(
     engine: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     handlers: list[Any] = []
-    monkeypatch.setattr(
-        Ending, "act", staticmethod(lambda: handlers.append(signal.getsignal(signal.SIGALRM)))
-    )
+    look = functools.partial(signal.getsignal, signal.SIGALRM)
+    monkeypatch.setattr(Ending, "acts", [lambda: handlers.append(look())])
     before = signal.getsignal(signal.SIGALRM)
     runs = [engine.start(Ending().work()) for _ in range(2)]
     engine.advance(runs[0].id, 0)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from flask_socketio import SocketIO
-from jinja2 import DictLoader
+from jinja2 import ChoiceLoader, DictLoader
 from markupsafe import Markup
 
 from flowroute import Continuation, Flow, done, worker_step
@@ -113,7 +113,9 @@ def served(site: Site) -> Iterator[Live]:
         return response
 
     site.app.add_url_rule("/favicon.ico", "icon", lambda: ("", 204))
-    site.app.jinja_loader = DictLoader({"own.html": OWN_TEMPLATE})
+    site.app.jinja_env.loader = ChoiceLoader(
+        [DictLoader({"own.html": OWN_TEMPLATE}), site.app.jinja_env.loader or DictLoader({})]
+    )
     with Live(site) as live:
         yield live
 
