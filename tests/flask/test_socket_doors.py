@@ -8,9 +8,10 @@ from urllib.parse import urlsplit
 
 import pytest
 import sqlalchemy as sa
-from flask_socketio import SocketIO
+from flask_socketio import SocketIO, disconnect, join_room
 
 from flowroute.engine.schema import checkpoint_table, run_table
+from flowroute.flask import sockets
 from flowroute.flask.sockets import NAMESPACE
 from tests.flask.flows import SiteForm, SiteParcel
 from tests.flask.live import Live
@@ -51,6 +52,10 @@ class Listener:
         )
         assert isinstance(answer, dict)
         return answer
+
+    def send(self, token: str) -> None:
+        """Subscribe, and wait for no answer."""
+        self._socket.emit("subscribe", {"token": token}, namespace=NAMESPACE)
 
     def heard(self) -> set[str]:
         """The ids of the runs that it was told of."""
@@ -127,6 +132,24 @@ def test_the_ids_and_macs_of_two_tokens_of_one_visitor_do_not_mix(
         assert listener.subscribe(mixed) == {"error": "unknown"}
     site.work()
     assert listener.heard() == set()
+
+
+def test_a_page_that_is_left_while_it_subscribes_is_no_error(
+    make_site: MakeSite, sqlite_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    site = a_site(make_site, sqlite_url)
+    client = site.client()
+    token = token_at(client, "/parcel")
+    listener = Listener(site, client)
+
+    def hang_up_first(room: str) -> None:
+        disconnect(namespace=NAMESPACE)
+        join_room(room)
+
+    monkeypatch.setattr(sockets, "join_room", hang_up_first)
+    listener.send(token)  # an exception would come through
+    site.work()
+    assert site.run.state == "done"
 
 
 @pytest.mark.parametrize(
