@@ -223,7 +223,6 @@ mutations = st.builds(
 class Plan:
     """One request, but for what the visitor has at that time."""
 
-    rule: int
     argument: Mutation
     around: tuple[str, str]
     headers: dict[str, str]
@@ -236,7 +235,6 @@ class Plan:
 
 plans = st.builds(
     Plan,
-    rule=st.integers(0, 1_000),
     argument=mutations,
     around=st.tuples(
         st.sampled_from([*[""] * 9, "/"]),
@@ -264,10 +262,10 @@ class Sent:
     arguments: dict[str, Any]
 
 
-def request_of(plan: Plan, site: Site, ada: Ada) -> Sent:
-    """A planned request, with parts of what Ada has."""
+def request_of(plan: Plan, number: int, site: Site, ada: Ada) -> Sent:
+    """A planned request, with parts of what Ada has, to each endpoint in turn."""
     rules = [rule for rule in site.app.url_map.iter_rules() if rule.endpoint != "static"]
-    rule = sorted(rules, key=str)[plan.rule % len(rules)]
+    rule = sorted(rules, key=repr)[number % len(rules)]
     path = str(rule.rule)
     genuine = {"token": ada.tokens, "filename": ["flowroute.js", "../views.py", "vendor/x"]}
     for name in rule.arguments:
@@ -333,7 +331,7 @@ class Fuzz:
         if self.sent % RENEWAL == RENEWAL - 1:
             self.renew()
         self.sent += 1
-        sent = request_of(plan, self.site, self.ada)
+        sent = request_of(plan, self.sent, self.site, self.ada)
         before = self.places()
         self.raised.clear()
         answer = self.client.open("/", **sent.arguments)
