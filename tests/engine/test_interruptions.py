@@ -20,6 +20,7 @@ import pytest
 
 from flowroute import Continuation, Engine, Flow, LeaseLost, StepTimeout, done, worker_step
 from flowroute.engine import heartbeat
+from flowroute.engine.failure import failure_of
 from flowroute.engine.heartbeat import Heartbeat, Pulse
 from flowroute.engine.records import Guard
 from tests.engine.conftest import MakeEngine
@@ -178,3 +179,23 @@ def test_only_the_main_thread_listens_for_the_signal(
     assert here is not before
     assert elsewhere is before
     assert signal.getsignal(signal.SIGALRM) is before
+
+
+def test_a_beat_without_news_tells_nobody(
+    beats: Heartbeat, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told: list[object] = []
+    monkeypatch.setattr(beats._store, "pulse", lambda *_, **__: True)  # noqa: SLF001
+    monkeypatch.setattr(beats, "_on_progress", lambda *what: told.append(what))
+    pulse = a_pulse()
+    assert beats._beat(pulse)  # noqa: SLF001
+    assert told == []
+    pulse.progress = {"done": 1}
+    assert beats._beat(pulse)  # noqa: SLF001
+    assert told == [(pulse, {"done": 1})]
+
+
+def test_a_timeout_is_recorded_with_the_time_that_the_step_had() -> None:
+    failure = failure_of(StepTimeout(), Ending.work, 2)
+    expected = "Ending.work ran for longer than its timeout of 30 seconds."
+    assert (failure.message, failure.attempt) == (expected, 2)
