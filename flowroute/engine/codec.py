@@ -17,14 +17,14 @@ import logging
 import math
 import sys
 from collections.abc import Sequence
-from typing import Any, Final, TypeAlias
+from typing import Any, Final, TypeAlias, cast
 
 from sqlalchemy.exc import DBAPIError, NoInspectionAvailable
 
 from flowroute.engine.pickling import HOLDS_CODE, HOLDS_ROWS, Reader, TooLarge, write
 from flowroute.engine.reductions import Missing
 from flowroute.engine.refusals import name_of
-from flowroute.engine.rows import Identity, SessionSource, fetch
+from flowroute.engine.rows import SessionSource, are_identities, fetch
 from flowroute.engine.signing import MAC_SIZE, Signatures
 from flowroute.errors import (
     CheckpointTampered,
@@ -171,9 +171,8 @@ class Codec(Signatures):
             )
         file = io.BytesIO(payload)
         file.seek(STREAM_AT)
-        if not flags & HOLDS_ROWS:
-            return reading.load(file, ())
-        return reading.load(file, reading.fetch(reading.load(file, ()), session))
+        rows = reading.fetch(reading.load(file, ()), session) if flags & HOLDS_ROWS else ()
+        return reading.checked(reading.load(file, rows))
 
     # -- sizes -------------------------------------------------------------------------------------
 
@@ -246,9 +245,26 @@ class _Reading:
         except (Exception, SystemExit) as error:  # unpickling runs the user's classes and modules
             raise self.refused(_reason(error)) from error
 
-    def fetch(self, identities: Sequence[Identity], session: SessionSource) -> list[Any]:
+    def checked(self, value: object) -> _Value:
+        """A value that is a step, a state and arguments; anything else is refused."""
+        kind = type(value).__name__
+        parts = cast("tuple[object, ...]", value) if isinstance(value, tuple) else ()
+        if list(map(type, parts)) == [str, dict, dict]:
+            return cast("_Value", value)
+        raise self.refused(
+            f"it holds a {kind} that is not a step with state and arguments by "
+            "name. flowroute wrote no such checkpoint: restore its bytes and retry the run, or "
+            "cancel the run."
+        )
+
+    def fetch(self, identities: Any, session: SessionSource) -> list[Any]:
         """The rows of a checkpoint, all of them."""
         try:
+            if not are_identities(identities):
+                raise self.refused(
+                    "its list of rows does not fit: a table has another primary key by now, or it "
+                    "is no such list. Deploy code in which it fits, and retry the run."
+                )
             rows = fetch(identities, session())
         except NoInspectionAvailable as error:
             raise self.refused(

@@ -8,7 +8,7 @@ out these objects: attached to the session, with current values, one object for 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, cast
 
 from sqlalchemy import ColumnElement, inspect, select, tuple_
 from sqlalchemy.orm import InstanceState, Mapper, Session, object_session
@@ -104,6 +104,25 @@ class RowWriter:
         except Exception as error:  # whatever the database, an event or a validator raises
             self.failure = error
             raise
+
+
+def are_identities(listed: object) -> bool:
+    """Whether something is a list of identities, and each fits its class as it is mapped now.
+
+    Raises:
+        sqlalchemy.exc.NoInspectionAvailable: A class is no longer mapped.
+    """
+    if not isinstance(listed, list):
+        return False
+    for each in cast("list[object]", listed):
+        parts = cast("tuple[object, ...]", each) if isinstance(each, tuple) else ()
+        if len(parts) != 2 or not isinstance(parts[0], type):  # noqa: PLR2004  # class and key
+            return False
+        mapper: Mapper[Any] = inspect(parts[0])
+        key = cast("tuple[object, ...]", parts[1]) if isinstance(parts[1], tuple) else ()
+        if len(key) != len(mapper.primary_key):
+            return False
+    return True
 
 
 def fetch(identities: Sequence[Identity], session: Session) -> list[Any]:

@@ -226,7 +226,14 @@ class Transitions:
         """
         if bookmark.record.step is not None:
             return None
+        record = bookmark.record
         _, _, arguments = self._decode(work, bookmark)
+        if "result" not in arguments:
+            raise CheckpointUnreadable(
+                f"Checkpoint {record.seq} of run {record.id} ends it without a result. flowroute "
+                "wrote no such checkpoint: restore its bytes.",
+                run_id=record.id,
+            )
         return arguments["result"]
 
     def _result_of(self, work: Work, run_id: str) -> Any:

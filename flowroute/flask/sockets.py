@@ -68,7 +68,10 @@ def listen(socketio: SocketIO, engine_of_app: Callable[[], Engine]) -> None:
             return {"error": "unknown"}
         # Join, then read, then answer with what was read: a move between joining and reading is
         # heard twice, one between reading and joining would be heard by nobody.
-        join_room(room_of(run_id))
+        try:
+            join_room(room_of(run_id))
+        except ValueError:  # the page was left meanwhile: there is nobody to answer
+            return {"error": "unknown"}
         try:
             return state_of(engine.read(run_id))
         except RunNotFound:  # deleted, its retention was over

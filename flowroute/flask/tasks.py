@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import inspect
 import re
 import sys
@@ -160,7 +161,8 @@ def key_maker(view: Callable[..., Any], key: str) -> Callable[..., str]:
         key: With the names of the view's parameters in braces.
 
     Returns:
-        A function that takes what the view takes, and returns the key.
+        A function that takes what the view takes, and returns the key; in place of one that no run
+        can hold, since visitors write URLs of any length, its hash.
 
     Raises:
         ConfigurationError: The key names what the view does not take.
@@ -181,6 +183,9 @@ def key_maker(view: Callable[..., Any], key: str) -> Callable[..., str]:
     def filled(*args: Any, **kwargs: Any) -> str:
         bound = signature.bind(*args, **kwargs)
         bound.apply_defaults()
-        return key.format(**{**bound.arguments, **kwargs})
+        text = key.format(**{**bound.arguments, **kwargs})
+        if len(text) <= schema.TEXT_LENGTH and "\x00" not in text:
+            return text
+        return f"sha256 {hashlib.sha256(text.encode(errors='surrogatepass')).hexdigest()}"
 
     return filled

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 import threading
 from collections.abc import Callable
 from typing import Any
@@ -14,6 +15,7 @@ from flowroute.engine import codec, transition
 from flowroute.engine import flow as flows
 from flowroute.engine.clock import FakeClock
 from flowroute.engine.turn import REQUEST
+from flowroute.errors import CheckpointUnreadable
 from tests.engine.conftest import MakeEngine
 from tests.engine.support import KEYS, Note, Shelf, page, payload, set_column, set_payload
 
@@ -257,6 +259,37 @@ def test_tampered_bytes_block_the_run_and_are_kept(engine: Engine, shelf: Shelf)
     run.retry()
     shelf.work()
     assert run.result == "a file: 3 of 9 at attempt 1"
+
+
+def authentic(engine: Engine, run: Any, seq: int, value: object) -> bytes:
+    """Bytes that are signed for their place, whatever they hold."""
+    head, stream = b"\x01\x00", pickle.dumps(value)
+    place = codec.place_of(head, run.id, seq, codec.PYTHON_TAG)
+    return head + engine.codec.mac(place, stream) + stream
+
+
+@pytest.mark.parametrize("value", [None, ("work", {}), (["work"], {}, {}), ("work", 9, {})])
+def test_bytes_that_hold_no_step_with_state_and_arguments_block_the_run(
+    engine: Engine, shelf: Shelf, value: object
+) -> None:
+    run = engine.start(deploy(original)(size=9).begin())
+    odd = authentic(engine, run, 1, value)
+    set_payload(engine, run, odd, 1)
+    assert shelf.work() == [False]
+    assert (run.state, payload(engine, run, 1)) == ("blocked", odd)
+    assert run.error is not None
+    assert run.error.type == "CheckpointUnreadable"
+
+
+@pytest.mark.parametrize("value", [None, ("", {}, {}), ("", {}, {"resolt": 1}), ("", {}, "result")])
+def test_bytes_that_hold_no_result_are_told_when_it_is_asked_for(
+    engine: Engine, shelf: Shelf, value: object
+) -> None:
+    run = engine.start(deploy(original)(size=9).begin())
+    shelf.work()
+    set_payload(engine, run, authentic(engine, run, 2, value), 2)
+    with pytest.raises(CheckpointUnreadable, match=f"Checkpoint 2 of run {run.id}"):
+        _ = run.result
 
 
 def test_another_runs_bytes_block_the_run(engine: Engine, shelf: Shelf) -> None:

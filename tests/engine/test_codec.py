@@ -474,6 +474,21 @@ def test_a_checkpoint_above_the_warning_size_is_logged_with_its_largest_part(
     assert "arguments['value'] with 1.5 MB" in record.getMessage()
 
 
+def test_a_checkpoint_is_warned_of_from_512_kilobytes_and_refused_from_2_megabytes(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    caplog.set_level(logging.WARNING, logger="flowroute")
+    overhead = len(encode("x" * 100_000)) - 100_000
+    encode("x" * (512_000 - overhead))
+    assert not caplog.records
+    encode("x" * (512_001 - overhead))
+    (record,) = caplog.records
+    assert "arguments['value'] with 512 kB" in record.getMessage()
+    assert len(encode("x" * (2_000_000 - overhead))) == 2_000_000
+    with pytest.raises(PayloadTooLarge, match=r"more than 2\.0 MB.*arguments\['value'\]"):
+        encode("x" * (2_000_001 - overhead))
+
+
 def test_sizes_below_a_kilobyte_are_told_in_bytes() -> None:
     with pytest.raises(PayloadTooLarge, match="more than 100 bytes"):
         encode("x" * 1_000, Codec(["k"], max_bytes=100))

@@ -364,7 +364,7 @@ def test_a_stream_that_is_no_pickle_is_told(stream: bytes, flags: int) -> None:
 
 def test_a_deeply_nested_stream_does_not_crash_the_process() -> None:
     depth = 200_000
-    found = decode(authentic(b"\x80\x05" + b"]" * depth + b"a" * (depth - 1) + b"."))
+    found = decode(holding(b"]" * depth + b"a" * (depth - 1)))[2]["v"]
     for _ in range(depth - 1):
         (found,) = found
     assert found == []
@@ -372,8 +372,47 @@ def test_a_deeply_nested_stream_does_not_crash_the_process() -> None:
 
 def test_a_stream_of_objects_nested_in_constructors_does_not_crash_the_process() -> None:
     depth = 50_000
-    stream = b"\x80\x05" + b"cbuiltins\nlist\n(" * depth + b"]" + b"tR" * depth + b"."
-    assert decode(authentic(stream)) == []
+    found = decode(holding(b"cbuiltins\nlist\n(" * depth + b"]" + b"tR" * depth))
+    assert found[2]["v"] == []
+
+
+def holding(opcodes: bytes) -> bytes:
+    """A checkpoint whose one argument is what some opcodes make."""
+    return authentic(b"\x80\x05X\x01\x00\x00\x00s}}X\x01\x00\x00\x00v" + opcodes + b"s\x87.")
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        None,
+        7,
+        "abc",
+        (),
+        ("s", {}),
+        ("s", {}, {}, {}),
+        ["s", {}, {}],
+        (None, {}, {}),
+        (["s"], {}, {}),
+        ("s", None, {}),
+        ("s", [], {}),
+        ("s", {}, [("v", 1)]),
+        {"s": 1, "t": 2, "u": 3},
+    ],
+    ids=repr,
+)
+def test_what_is_no_step_with_state_and_arguments_is_told(value: object) -> None:
+    error = unreadable(authentic(pickle.dumps(value)))
+    assert f"it holds a {type(value).__name__} that is not a step with state" in str(error)
+
+
+@pytest.mark.parametrize(
+    "identities",
+    [None, 7, "rows", {}, [7], ["ab"], [("a", (1,))], [(1, 2, 3)]],
+    ids=repr,
+)
+def test_what_is_no_list_of_rows_is_told(identities: object) -> None:
+    stream = pickle.dumps(identities) + pickle.dumps(("s", {}, {}))
+    assert "its list of rows does not fit" in str(unreadable(authentic(stream, 2)))
 
 
 def test_every_cut_of_an_authentic_stream_is_told() -> None:

@@ -493,6 +493,15 @@ def test_a_class_that_is_no_longer_mapped_is_a_clear_error(
         decode(payload, elsewhere)
 
 
+def test_a_class_with_another_primary_key_by_now_is_a_clear_error(
+    session: Session, elsewhere: Session, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    payload = encode(the_order(session), session)
+    monkeypatch.setattr(f"{__name__}.Order", Line)  # whose key has two columns
+    with pytest.raises(CheckpointUnreadable, match="another primary key by now"):
+        decode(payload, elsewhere)
+
+
 # -- statements ------------------------------------------------------------------------------------
 
 

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import logging
 import threading
-from datetime import timedelta
 from typing import Any
 
 import pytest
 from sqlalchemy import event
 from sqlalchemy.exc import OperationalError
 
-from flowroute import Continuation, Engine, Flow, LeaseLost, done, step, worker_step
+from flowroute import Continuation, Engine, Flow, done, step, worker_step
 from flowroute.engine import heartbeat
 from flowroute.engine.clock import FakeClock
 from tests.engine.conftest import MakeEngine
@@ -248,47 +247,3 @@ def test_the_heartbeat_ends_with_its_engine(make_engine: MakeEngine) -> None:
         assert "flowroute-heartbeat" in threads()
         assert "flowroute-recovery" in threads()
     assert threads() == []
-
-
-def test_a_lease_lost_just_as_the_step_returns_counts(make_engine: MakeEngine) -> None:
-    engine = make_engine(Shelf())
-    beats = engine.dispatcher.heartbeat
-
-    class Returning(Flow):
-        @worker_step(start=True)
-        def work(self) -> Continuation[None]:
-            [pulse] = beats._pulses  # noqa: SLF001
-            pulse.interrupted = LeaseLost  # set, and the exception not raised yet
-            return done()
-
-    run = engine.start(Returning().work())
-    assert engine.advance(run.id, 0) is False
-    assert (run.state, run.record.seq) == ("running", 0)
-
-
-def test_an_interruption_between_the_steps_end_and_its_removal_is_survived(
-    make_engine: MakeEngine, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    engine = make_engine(Shelf())
-    beats = engine.dispatcher.heartbeat
-    remove = beats._remove  # noqa: SLF001
-    calls: list[Any] = []
-
-    def interrupted_once(pulse: Any) -> None:
-        calls.append(pulse)
-        if len(calls) == 1:
-            pulse.interrupted = LeaseLost
-            raise LeaseLost
-        remove(pulse)
-
-    monkeypatch.setattr(beats, "_remove", interrupted_once)
-
-    class Ending(Flow):
-        @worker_step(start=True, timeout=timedelta(seconds=30))
-        def work(self) -> Continuation[None]:
-            return done()
-
-    run = engine.start(Ending().work())
-    assert engine.advance(run.id, 0) is False
-    assert beats._pulses == set()  # noqa: SLF001
-    assert run.state == "running"

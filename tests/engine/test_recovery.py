@@ -381,6 +381,25 @@ def test_two_processes_that_recover_at_once_give_one_hint(
     assert len(shelf.hints) + len(other_shelf.hints) <= 3
 
 
+def test_no_hint_is_repeated_for_a_run_that_moved_meanwhile(
+    engine: Engine, shelf: Shelf, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = engine.start(Job().work())
+    shelf.hints.clear()
+    clock.advance(1)
+    due = engine._store.due  # noqa: SLF001
+
+    def late(connection: Any, limit: int) -> Any:
+        found = due(connection, limit)
+        connection.rollback()
+        run.cancel()
+        return found
+
+    monkeypatch.setattr(engine._store, "due", late)  # noqa: SLF001
+    assert engine.recover().resubmitted == 0
+    assert shelf.hints == []
+
+
 def test_a_run_in_good_health_is_left_alone(engine: Engine, clock: FakeClock, shelf: Shelf) -> None:
     run = engine.start(Job().work())
     crash(engine, run, clock)

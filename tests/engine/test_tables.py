@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import sqlalchemy as sa
-from sqlalchemy.exc import IntegrityError
+from sqlalchemy.exc import IntegrityError, OperationalError
 
 from flowroute import Continuation, Engine, Flow, done, step
 from flowroute.engine import schema
@@ -90,6 +90,31 @@ def test_tables_of_another_version_are_refused(engine: Engine) -> None:
         engine.start(Small().work())
     with pytest.raises(TablesMissing):
         engine.runs()
+
+
+def test_a_version_that_can_not_be_stored_now_is_stored_another_time(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    schema.metadata.create_all(engine.database.engine)
+    record = engine._store.record_version  # noqa: SLF001
+    errors = [
+        OperationalError("INSERT", {}, Exception("database is locked")),
+        OperationalError("INSERT", {}, Exception("disk I/O error")),
+    ]
+
+    def fail(connection: sa.Connection) -> None:
+        if errors:
+            raise errors.pop(0)
+        record(connection)
+
+    monkeypatch.setattr(engine._store, "record_version", fail)  # noqa: SLF001
+    engine.check_tables()  # this very thread may hold the lock
+    with pytest.raises(OperationalError, match="disk I/O error"):
+        engine.check_tables()
+    assert engine.runs() == []
+    with engine.database.engine.connect() as connection:
+        stored = connection.execute(sa.select(schema.schema_table.c.version)).scalar_one()
+    assert stored == schema.SCHEMA_VERSION
 
 
 def test_the_tables_are_looked_at_once(engine: Engine) -> None:

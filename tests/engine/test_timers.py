@@ -125,6 +125,17 @@ def test_resume_wakes_a_run_whose_time_has_come_and_no_other(
     assert run.checkpoints[1].executor == "script"
 
 
+def test_a_run_may_start_at_an_instant(make_engine: MakeEngine, clock: FakeClock) -> None:
+    engine = make_engine(clock=clock)
+    start = Reminder().begin_at(clock.instant + HOUR).at(clock.instant + HOUR)
+    run = engine.start(start)
+    assert (run.state, seconds_until(run.record.wake_at, clock)) == ("waiting", 3600)
+    clock.advance(3600)
+    engine.recover()  # which begins, and is at the next timer, of this instant
+    engine.recover()
+    assert run.result == "reminded"
+
+
 def test_waking_is_told_and_hints_the_executor(make_engine: MakeEngine, clock: FakeClock) -> None:
     engine = make_engine(shelf := Shelf(), clock=clock, notifier=(moves := Moves()))
     run = engine.start(Reminder().begin(worker=True, pause=HOUR))

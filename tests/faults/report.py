@@ -29,6 +29,8 @@ class Report:
     """Runs with an effect or a checkpoint more than once."""
     stuck: list[str] = field(default_factory=list[str])
     """Runs that came to no end within the bound."""
+    broken: list[str] = field(default_factory=list[str])
+    """Other promises that did not hold: bytes that were read, a process that crashed, …"""
     heal_seconds: list[float] = field(default_factory=list[float])
     """From the end of a fault, or from the restart, to the run's end."""
     notes: dict[str, Any] = field(default_factory=dict[str, Any])
@@ -36,8 +38,8 @@ class Report:
 
     @property
     def clean(self) -> bool:
-        """Whether something was tried, and nothing was lost, doubled or stuck."""
-        return self.points > 0 and not (self.lost or self.doubled or self.stuck)
+        """Whether something was tried, and nothing was lost, doubled, stuck or broken."""
+        return self.points > 0 and not (self.lost or self.doubled or self.stuck or self.broken)
 
     def heal_percentile(self, percent: float) -> float | None:
         """A percentile of the heal times by the nearest rank, in seconds; None without any."""

@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol, Self
+from typing import TYPE_CHECKING, Any, Protocol
 
 import pytest
 from flask import Blueprint, Flask
@@ -19,12 +19,12 @@ from playwright.sync_api import expect
 from redis import Redis
 from sqlalchemy import event
 from sqlalchemy.orm import Mapped, mapped_column
-from werkzeug.serving import WSGIRequestHandler, make_server
 
 from flowroute.engine.context import current_run
 from flowroute.flask import FlowRoute
 from flowroute.flask.sockets import NAMESPACE
 from tests.flask.conftest import SECRET
+from tests.flask.live import Live
 from tests.flask.support import HTML, JSON, Base, Line, Site, at_once, attributes
 from tests.waiting import wait_until
 
@@ -262,32 +262,6 @@ def test_a_task_that_was_reset_while_it_ran_can_not_mark_the_new_one_finished(
 
 
 # -- in a browser ----------------------------------------------------------------------------------
-
-
-class Quiet(WSGIRequestHandler):
-    """Logs nothing."""
-
-    def log(self, type: str, message: str, *args: object) -> None:  # noqa: A002  # its name there
-        """Keep quiet."""
-
-
-class Live:
-    """A site that is served on loopback, with worker threads and sockets."""
-
-    def __init__(self, site: Site) -> None:
-        self.site = site
-        self._server = make_server("127.0.0.1", 0, site.app, threaded=True, request_handler=Quiet)
-        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.02,))
-        self.url = f"http://127.0.0.1:{self._server.port}"
-
-    def __enter__(self) -> Self:
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._server.shutdown()
-        self._thread.join()
-        self._server.server_close()
 
 
 @pytest.fixture

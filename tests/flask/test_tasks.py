@@ -7,6 +7,7 @@ import functools
 import uuid
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any
+from urllib.parse import unquote
 
 import pytest
 import sqlalchemy as sa
@@ -707,6 +708,18 @@ def test_a_view_that_its_name_leads_to_is_stored_by_name(
     monkeypatch.setitem(globals(), view.__name__, later)  # deployed while the task waits
     site.work()
     assert client.get("/report/2026?please=1").text == "today's report of 2026"
+
+
+@pytest.mark.parametrize("name", ["x" * 5_000, "nul%00", "%F0%9F%A6%86" * 500])
+def test_a_task_view_serves_urls_of_any_length(site: Site, name: str) -> None:
+    view = site.flows.task_view(key="of {name}")(lambda name: f"hello {len(name)}")
+    site.app.add_url_rule("/hello/<name>", "hello", view)
+    client = site.client()
+    for path in (name, f"{name}y", name):
+        assert client.get(f"/hello/{path}").status_code == 202
+    assert len({run.key for run in site.runs}) == len(site.runs) == 2
+    site.work()
+    assert client.get(f"/hello/{name}").text == f"hello {len(unquote(name))}"
 
 
 def test_a_post_to_a_task_view_leads_to_the_tasks_own_address(site: Site) -> None:

@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import time
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
+
+from sqlalchemy import event
 
 from flowroute import Continuation, Engine, Flow, Retry, done, step, worker_step
 from flowroute.rq import RQExecutor
 
 DATABASE = "TEST_DATABASE"
 REDIS = "TEST_REDIS"
+UNGUARDED = "TEST_UNGUARDED"
+"""If set, forked processes keep their parent's connections: to see that a test notices."""
 SECRET = "a secret of the tests"  # noqa: S105
 
 if DATABASE in os.environ:  # in a worker: a test counts how often it loads its application
@@ -134,13 +140,58 @@ class Exiting(Flow):
         return done(self.run.attempt)
 
 
+class Poison(Flow):
+    """A step that kills the process it is in, each time."""
+
+    tally: str
+
+    @worker_step(start=True, retry=Retry(3, backoff=timedelta(0)))
+    def die(self) -> Continuation[str]:
+        with Path(self.tally).open("a") as tally:
+            tally.write(f"{self.run.attempt} ")
+        os.kill(os.getpid(), signal.SIGKILL)
+        return done("survived")
+
+
+class Grasping(Flow):
+    """A step that catches everything there is, for ever, and is slower than its timeout."""
+
+    tally: str
+
+    @worker_step(start=True, timeout=timedelta(seconds=1), retry=Retry(1))
+    def hold(self) -> Continuation[str]:
+        with Path(self.tally).open("a") as tally:
+            tally.write(f"{self.run.attempt} ")
+        ends_at = time.monotonic() + 600
+        while time.monotonic() < ends_at:
+            with contextlib.suppress(BaseException):  # the most careless code there is
+                time.sleep(0.01)
+        return done("too late")
+
+
+class Connected(Flow):
+    """Tells which process it is in, and which one opened the connection that it has."""
+
+    @worker_step(start=True)
+    def look(self) -> Continuation[tuple[int, int]]:
+        return done((os.getpid(), self.session.connection().info["opened in"]))
+
+
 def make_engine(
     database: str | None = None, redis_url: str | None = None, *, lease_seconds: float = 2.0
 ) -> Engine:
     """Make the engine; what is not given comes from the environment."""
-    return Engine(
+    engine = Engine(
         database or os.environ[DATABASE],
         executor=RQExecutor(redis_url or os.environ[REDIS]),
         secret_keys=[SECRET],
         lease_seconds=lease_seconds,
     )
+    event.listen(engine.database.engine, "connect", _remember_opener)
+    if UNGUARDED in os.environ:
+        engine.after_fork = lambda: None  # type: ignore[method-assign]
+    return engine
+
+
+def _remember_opener(_connection: Any, record: Any) -> None:
+    record.info["opened in"] = os.getpid()
