@@ -1,0 +1,34 @@
+"""The flows that are measured."""
+
+from __future__ import annotations
+
+import time
+
+from flowroute import Continuation, Flow, done, step, worker_step
+
+TEXT = "a short text"
+
+
+class Chain(Flow):
+    """So many trivial steps with two arguments."""
+
+    @step(start=True)
+    def work(self, left: int, text: str) -> Continuation[int]:
+        """One step; the last of them ends the run."""
+        return self.work(left - 1, text) if left > 1 else done(left)
+
+
+class Hinted(Flow):
+    """A worker step, and a plain step after it that says when it was entered."""
+
+    @worker_step(start=True)
+    def work(self, number: int, text: str) -> Continuation[float]:
+        """Return at once."""
+        del text
+        return self.resumed(number)
+
+    @step
+    def resumed(self, number: int) -> Continuation[float]:
+        """The run goes on."""
+        del number
+        return done(time.monotonic())
