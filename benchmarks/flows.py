@@ -32,3 +32,23 @@ class Hinted(Flow):
         """The run goes on."""
         del number
         return done(time.monotonic())
+
+
+class Crowded(Flow):
+    """A run among very many: at a worker step, or at a plain one."""
+
+    @step(start=True)
+    def begin(self, number: int, text: str) -> Continuation[int]:
+        """Before the wait."""
+        return self.work(number, text)
+
+    @worker_step
+    def work(self, number: int, text: str) -> Continuation[int]:
+        """What a worker does."""
+        return self.rest(number, text)
+
+    @step
+    def rest(self, number: int, text: str) -> Continuation[int]:
+        """What comes last."""
+        del text
+        return done(number)

@@ -7,11 +7,14 @@ from benchmarks import (
     cpu,
     database_work,
     drain,
+    herd,
     imports,
+    request_overhead,
     resume,
     round_trip,
     short_runs,
     transitions,
+    waiting_runs,
 )
 
 FIGURES = (
@@ -22,6 +25,9 @@ FIGURES = (
     resume.FIGURE,
     round_trip.FIGURE,
     drain.FIGURE,
+    request_overhead.FIGURE,
+    waiting_runs.FIGURE,
+    herd.FIGURE,
     codec.FIGURE,
     imports.FIGURE,
 )
