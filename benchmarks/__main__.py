@@ -16,7 +16,7 @@ import traceback
 from pathlib import Path
 from typing import Any
 
-from benchmarks import page, results
+from benchmarks import page, plots, results
 from benchmarks.conditions import conditions
 from benchmarks.contest import ROOT
 from benchmarks.figure import Figure
@@ -72,7 +72,8 @@ def measure_all(figures: list[Figure], *, quick: bool, output: Path | None) -> i
                 results.store(found, order, output)
     if output == results.PATH:
         page.write()
-        say(began, "docs/performance.md is drawn anew")
+        plots.write(results.read())
+        say(began, "docs/performance.md and its plots are drawn anew")
     if failed:
         say(began, f"not measured: {', '.join(failed)}; what they printed is in {log}")
     return 1 if failed else 0

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from benchmarks import (
+    browser,
     codec,
     cpu,
     database_work,
     drain,
     herd,
     imports,
+    one_transition,
     request_overhead,
     resume,
     round_trip,
@@ -22,9 +24,11 @@ FIGURES = (
     cpu.FIGURE,
     short_runs.FIGURE,
     database_work.FIGURE,
+    one_transition.FIGURE,
     resume.FIGURE,
     round_trip.FIGURE,
     drain.FIGURE,
+    browser.FIGURE,
     request_overhead.FIGURE,
     waiting_runs.FIGURE,
     herd.FIGURE,
