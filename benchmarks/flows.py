@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import time
+from typing import Any
 
 from flowroute import Continuation, Flow, done, step, worker_step
 
 TEXT = "a short text"
 
 
-class Chain(Flow):
+class Chain(Flow, name="benchmarks.Chain"):
     """So many trivial steps with two arguments."""
 
     @step(start=True)
@@ -18,7 +19,25 @@ class Chain(Flow):
         return self.work(left - 1, text) if left > 1 else done(left)
 
 
-class Hinted(Flow):
+def tuned_chain(**options: Any) -> type[Any]:
+    """The same flow with class keywords.
+
+    Raises:
+        TypeError: This flowroute knows no such keyword.
+    """
+
+    class Tuned(Flow, name="benchmarks.Tuned", **options):
+        """As `Chain`."""
+
+        @step(start=True)
+        def work(self, left: int, text: str) -> Continuation[int]:
+            """One step; the last of them ends the run."""
+            return self.work(left - 1, text) if left > 1 else done(left)
+
+    return Tuned
+
+
+class Hinted(Flow, name="benchmarks.Hinted"):
     """A worker step, and a plain step after it that says when it was entered."""
 
     @worker_step(start=True)
@@ -34,7 +53,7 @@ class Hinted(Flow):
         return done(time.monotonic())
 
 
-class Crowded(Flow):
+class Crowded(Flow, name="benchmarks.Crowded"):
     """A run among very many: at a worker step, or at a plain one."""
 
     @step(start=True)

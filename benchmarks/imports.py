@@ -31,7 +31,9 @@ def measure(lab: Laboratory) -> Measures:
     def seconds(modules: str) -> float:
         return float(lab.python("-c", TIMED.format(modules=modules)))
 
-    sides = {modules: partial(seconds, modules) for modules in ("flowroute", "sqlalchemy, pydantic")}
+    sides = {
+        modules: partial(seconds, modules) for modules in ("flowroute", "sqlalchemy, pydantic")
+    }
     samples = interleave(sides, repetitions)
     yield Result(
         FIGURE.name,

@@ -10,6 +10,7 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from functools import cached_property
+from importlib.util import find_spec
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, TypeVar
@@ -130,6 +131,4 @@ class Laboratory:
 
 def installed(names: Sequence[str]) -> list[str]:
     """Which of some packages this environment has: the peers come with `make bench`."""
-    from importlib.util import find_spec
-
     return [name for name in names if find_spec(name) is not None]

@@ -140,7 +140,7 @@ def interleave(
         for measure in sides.values():
             measure()
     for repetition in range(repetitions):
-        order = list(sides) if repetition % 2 == 0 else list(reversed(sides))
+        order = list(sides) if repetition % 2 == 0 else list(sides)[::-1]
         for side in order:
             found[side].append(sides[side]())
     return Samples(found)

@@ -19,6 +19,9 @@ PAGE = ROOT / "docs" / "performance.md"
 #: The profile of a transition before it was made quicker, at the commit that it names.
 BEFORE = ROOT / "benchmarks" / "before.json"
 
+#: From here on a number has no fraction.
+THOUSAND = 1000
+
 BLOCK = re.compile(r"(<!-- results: ([\w-]+) -->\n).*?(<!-- end -->)", re.DOTALL)
 
 
@@ -79,7 +82,9 @@ def machine(stored: Stored) -> list[str]:
     seen: dict[str, list[str]] = {}
     for each in stored:
         conditions = each["conditions"]
-        versions = ", ".join(f"{name} {version}" for name, version in conditions["versions"].items())
+        versions = ", ".join(
+            f"{name} {version}" for name, version in conditions["versions"].items()
+        )
         text = (
             f"{conditions['cpu']}, {conditions['cores']} cores, load {conditions['load']} at the "
             f"beginning; {conditions['system']}; fdatasync of 4 KiB "
@@ -103,8 +108,8 @@ def profile(stored: Stored, before: Stored) -> list[str]:
     for each in before:
         name = each["setting"]
         pair = (each, now.get(name))
-        times = [number(one["value"]) if one else "–" for one in pair]
-        calls = [number(one["peers"]["function calls"]) if one else "–" for one in pair]
+        times = [number(one["value"]) if one else "-" for one in pair]
+        calls = [number(one["peers"]["function calls"]) if one else "-" for one in pair]
         lines.append(f"| {' | '.join((name, *times, *calls))} |")
     return lines
 
@@ -116,7 +121,7 @@ def verdict(result: dict[str, Any]) -> str:
 
 def number(value: float) -> str:
     """A number as people read it."""
-    if value == int(value) or abs(value) >= 1000:
+    if value == int(value) or abs(value) >= THOUSAND:
         return f"{value:,.0f}"
     return f"{value:.3g}"
 

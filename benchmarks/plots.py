@@ -84,7 +84,9 @@ def _resume(stored: Stored) -> Canvas:
         name = each["setting"].rpartition(", ")[0]
         contestant = next((peer for peer in ("DBOS", "LangGraph") if peer in name), "flowroute")
         counts = [int(peer.split()[0]) for peer in each["peers"]]
-        style = {"SQLite": "-", "PostgreSQL": "--"}["PostgreSQL" if "PostgreSQL" in name else "SQLite"]
+        style = {"SQLite": "-", "PostgreSQL": "--"}[
+            "PostgreSQL" if "PostgreSQL" in name else "SQLite"
+        ]
         axes.plot(
             counts,
             list(each["peers"].values()),

@@ -41,11 +41,14 @@ class Relay:
             turn = _Turn(self)
             for source, target, asks in ((client, server, True), (server, client, False)):
                 threading.Thread(
-                    target=self._forward, args=(source, target, turn, asks), daemon=True
+                    target=self._forward,
+                    args=(source, target, turn),
+                    kwargs={"asks": asks},
+                    daemon=True,
                 ).start()
 
     def _forward(
-        self, source: socket.socket, target: socket.socket, turn: _Turn, asks: bool
+        self, source: socket.socket, target: socket.socket, turn: _Turn, *, asks: bool
     ) -> None:
         with contextlib.suppress(OSError):  # either side may break off
             while data := source.recv(CHUNK):

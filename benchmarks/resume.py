@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import statistics
 from pathlib import Path
+from typing import Any
 
 import sqlalchemy as sa
 
@@ -70,15 +71,13 @@ def compared(setting: str, samples: Samples, counts: tuple[int, ...], repetition
     )
 
 
-def peer(
-    lab: Laboratory, name: str, how: tuple[str, str], counts: tuple[int, ...]
-) -> Measures:
+def peer(lab: Laboratory, name: str, how: tuple[str, str], counts: tuple[int, ...]) -> Measures:
     """A peer on SQLite: each restart from a copy of the file that the crash left."""
     reference, argument = how
     repetitions = lab.choose(3, 1)
     files = {count: lab.path(".db") for count in counts}
     for count, file in files.items():
-        address = {argument: _address(argument, file), "synchronous": FAST}
+        address: dict[str, Any] = {argument: _address(argument, file), "synchronous": FAST}
         with lab.contestant(reference, **address) as contestant:
             contestant.ask("prepare", steps=count)
             contestant.kill()

@@ -37,7 +37,9 @@ def measure(lab: Laboratory) -> Measures:
                 peers = {f"{side}, per second": each for side, each in samples.medians().items()}
                 if DBOS not in sides:
                     value = samples.median(OWN)
-                    yield Result(FIGURE.name, words, value, "runs per second", None, peers, **common)
+                    yield Result(
+                        FIGURE.name, words, value, "runs per second", None, peers, **common
+                    )
                     continue
                 ratio = samples.ratio(OWN, DBOS)
                 words += " / DBOS"

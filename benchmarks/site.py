@@ -34,7 +34,7 @@ socketio = SocketIO()
 flows = FlowRoute()
 
 
-class Watched(Flow):
+class Watched(Flow, name="benchmarks.Watched"):
     """A worker step, and the page that a browser is to go to."""
 
     number: int

@@ -1,6 +1,6 @@
 """A worker that is measured: flowroute's or raw RQ's, of the same class.
 
-    python -m benchmarks.worker own|raw fork|inline REDIS-URL [DATABASE-URL]
+python -m benchmarks.worker own|raw fork|inline REDIS-URL [DATABASE-URL]
 """
 
 from __future__ import annotations

@@ -53,7 +53,7 @@ class Crew:
 def crews(
     lab: Laboratory, database: str, kind: str, workers: int = 1, *, celery: bool = True
 ) -> Iterator[dict[str, Crew]]:
-    """flowroute and raw RQ with workers of the same class on the same Redis, and Celery.
+    """Put flowroute beside raw RQ, with workers of the same class on the same Redis, and Celery.
 
     Parameters:
         lab: Where.
@@ -73,11 +73,14 @@ def crews(
             RAW: Crew(stack.enter_context(lab.contestant("hinted:raw", redis_url=redis_url))),
         }
         for _ in range(workers):
-            for side, more in ((OWN, ("own", kind, redis_url, url)), (RAW, ("raw", kind, redis_url))):
+            for side, more in (
+                (OWN, ("own", kind, redis_url, url)),
+                (RAW, ("raw", kind, redis_url)),
+            ):
                 program = lab.program("benchmarks.worker", *more)
                 sides[side].workers.append(stack.enter_context(program))
-        for side in sides.values():
-            for worker in side.workers:
+        for crew in sides.values():
+            for worker in crew.workers:
                 worker.wait_for_line("Listening on", 60)
         if celery and installed(["celery"]):
             sides[CELERY] = _celery(lab, stack, kind, workers)
@@ -86,9 +89,7 @@ def crews(
 
 def _celery(lab: Laboratory, stack: ExitStack, kind: str, workers: int) -> Crew:
     environment = {REDIS: lab.redis.url.removesuffix("0") + "1"}  # a database of its own
-    asks = stack.enter_context(
-        lab.contestant("with_celery:asking", environment=environment)
-    )
+    asks = stack.enter_context(lab.contestant("with_celery:asking", environment=environment))
     pool = {"fork": "prefork", "inline": "solo"}[kind]
     arguments = ["-A", "benchmarks.peers.with_celery", "worker", "-P", pool, "-c", "1"]
     arguments += ["-l", "INFO", "--without-gossip", "--without-mingle"]

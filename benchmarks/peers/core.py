@@ -1,4 +1,4 @@
-"""The limit: SQLAlchemy Core doing the one INSERT and the one UPDATE of a transition, and COMMIT."""
+"""The limit: SQLAlchemy Core doing a transition's one INSERT and one UPDATE, and COMMIT."""
 
 from __future__ import annotations
 

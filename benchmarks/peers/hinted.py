@@ -65,9 +65,7 @@ class Own:
 
     def _until(self, total: int) -> float:
         began = time.monotonic()
-        wait_until(
-            lambda: self._done() >= total, PATIENCE, what=f"{total} runs", poll_seconds=0.02
-        )
+        wait_until(lambda: self._done() >= total, PATIENCE, what=f"{total} runs", poll_seconds=0.02)
         return time.monotonic() - began
 
     def _done(self) -> int:
@@ -118,9 +116,7 @@ class Raw:
     def until(self, total: int) -> float:
         """Seconds until so many jobs are done."""
         began = time.monotonic()
-        wait_until(
-            lambda: self.done() >= total, PATIENCE, what=f"{total} jobs", poll_seconds=0.02
-        )
+        wait_until(lambda: self.done() >= total, PATIENCE, what=f"{total} jobs", poll_seconds=0.02)
         return time.monotonic() - began
 
 

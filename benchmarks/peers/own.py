@@ -7,10 +7,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from benchmarks.flows import TEXT, Chain
+from benchmarks.flows import TEXT, Chain, tuned_chain
 from benchmarks.peers.settings import SECRET, pragmas, use_pragmas
 from benchmarks.peers.timing import timed
-from flowroute import Engine, Flow
+from flowroute import Engine
 
 
 class Chains:
@@ -61,9 +61,7 @@ def chain(url: str, synchronous: str, options: dict[str, Any] | None = None) -> 
         options: Class keywords of the flow.
     """
     use_pragmas(synchronous)
-    flow: type[Flow] = Chain
-    if options:
-        flow = type(Flow)("Tuned", (Flow,), dict(vars(Chain)), **options)
+    flow = tuned_chain(**options) if options else Chain
     with Engine(url, secret_keys=[SECRET]) as engine:
         engine.create_all()
         yield Chains(engine, flow)

@@ -31,7 +31,7 @@ class Long(Flow):
         """One of many."""
         return self.work(left - 1, text) if left > 1 else self.rest(left)
 
-    @worker_step(retry=Retry(1000), to=("done",))
+    @worker_step(retry=Retry(1000), to=["done"])
     def rest(self, left: int) -> Continuation[None]:
         """The one that a restart enters."""
         entered.append(time.perf_counter())

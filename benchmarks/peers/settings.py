@@ -34,6 +34,7 @@ def set_pragmas(connection: sqlite3.Connection, synchronous: str) -> None:
 
 def pragmas(engine: sa.Engine) -> dict[str, Any]:
     """What a connection of an engine has: the PRAGMAs of SQLite, the settings of PostgreSQL."""
+    names: tuple[str, ...]
     if engine.dialect.name == "sqlite":
         names = ("journal_mode", "synchronous", "busy_timeout", "wal_autocheckpoint", "page_size")
         query = "PRAGMA {}"
@@ -41,6 +42,4 @@ def pragmas(engine: sa.Engine) -> dict[str, Any]:
         names = ("fsync", "synchronous_commit", "wal_sync_method", "shared_buffers")
         query = "SHOW {}"
     with engine.connect() as connection:
-        return {
-            name: connection.exec_driver_sql(query.format(name)).scalar_one() for name in names
-        }
+        return {name: connection.exec_driver_sql(query.format(name)).scalar_one() for name in names}

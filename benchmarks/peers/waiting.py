@@ -69,7 +69,7 @@ def _resident_bytes() -> int:
 
 @contextmanager
 def waiting(url: str, synchronous: str) -> Iterator[Waiting]:
-    """An engine on an empty database. `Engine.start` is called for nothing, so it has no threads."""
+    """An engine on an empty database, with no thread of its own."""
     use_pragmas(synchronous)
     with Engine(url, secret_keys=[SECRET], executor=Idle()) as engine:
         engine.create_all()

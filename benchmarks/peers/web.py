@@ -122,7 +122,7 @@ class Web:
             answer = call(dict(template), _start_response)
             for _part in answer:
                 pass
-            answer.close()  # type: ignore[attr-defined]  # werkzeug's has it
+            answer.close()  # type: ignore[attr-defined]  # Werkzeug's answers have it
         return count / (time.perf_counter() - began)
 
     def settings(self) -> dict[str, Any]:
@@ -131,8 +131,8 @@ class Web:
             return pragmas(db.engine)
 
     def _environment(self, path: str, accept: str) -> dict[str, Any]:
-        builder = EnvironBuilder(path=path, headers={"Accept": accept})
-        return dict(builder.get_environ())
+        builder = EnvironBuilder(path=path, headers=[("Accept", accept)])
+        return {**builder.get_environ()}
 
 
 def _start_response(*_: Any) -> Any:
@@ -145,7 +145,7 @@ def web(url: str, synchronous: str) -> Iterator[Web]:
     use_pragmas(synchronous)
     app = Flask(__name__)
     app.config.update(SECRET_KEY=SECRET, SQLALCHEMY_DATABASE_URI=url)
-    app.jinja_loader = DictLoader(TEMPLATES)  # type: ignore[misc]  # a property that may be set
+    app.jinja_loader = DictLoader(TEMPLATES)
     db.init_app(app)
     flows.init_app(app, db=db)
     for path, view in VIEWS.items():

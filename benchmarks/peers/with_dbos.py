@@ -16,14 +16,14 @@ from benchmarks.peers.settings import use_pragmas
 from benchmarks.peers.timing import timed
 
 
-@DBOS.step()
+@DBOS.step()  # type: ignore[untyped-decorator]  # not installed where types are checked
 def work(left: int, text: str) -> int:
     """One trivial step with two arguments."""
     del text
     return left - 1
 
 
-@DBOS.workflow()
+@DBOS.workflow()  # type: ignore[untyped-decorator]  # as above
 def chain_of_steps(steps: int) -> int:
     """So many steps."""
     return chain_loop(steps)
@@ -33,7 +33,7 @@ reached = threading.Event()
 entered: list[float] = []
 
 
-@DBOS.step()
+@DBOS.step()  # type: ignore[untyped-decorator]  # not installed where types are checked
 def rest(left: int) -> int:
     """The step that a restart enters. It is never done."""
     entered.append(time.perf_counter())
@@ -42,10 +42,11 @@ def rest(left: int) -> int:
     return left
 
 
-@DBOS.workflow()
+@DBOS.workflow()  # type: ignore[untyped-decorator]  # as above
 def long_workflow(steps: int) -> int:
     """So many trivial steps, and then the one that is never done."""
-    return rest(chain_loop(steps))
+    left: int = rest(chain_loop(steps))
+    return left
 
 
 def chain_loop(steps: int) -> int:
