@@ -2,8 +2,9 @@
 
     python -m benchmarks [--only NAME]... [--quick] [--output FILE]
 
-Results go to benchmarks/results.json, and from there into docs/performance.md and its plots. Ends
-with 1 if a figure could not be measured; a bar that was missed is reported and no error.
+Results go to benchmarks/results.json, and from there into docs/performance.md, docs/scaling.md
+and the plots. Ends with 1 if a figure could not be measured; a bar that was missed is reported,
+and no error.
 """
 
 from __future__ import annotations
@@ -73,7 +74,7 @@ def measure_all(figures: list[Figure], *, quick: bool, output: Path | None) -> i
     if output == results.PATH:
         page.write()
         plots.write(results.read())
-        say(began, "docs/performance.md and its plots are drawn anew")
+        say(began, "docs/performance.md, docs/scaling.md and the plots are drawn anew")
     if failed:
         say(began, f"not measured: {', '.join(failed)}; what they printed is in {log}")
     return 1 if failed else 0

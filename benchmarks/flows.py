@@ -71,3 +71,25 @@ class Crowded(Flow, name="benchmarks.Crowded"):
         """What comes last."""
         del text
         return done(number)
+
+
+class Order(Flow, name="benchmarks.Order"):
+    """What a shop does: some plain steps, a worker step, some plain steps."""
+
+    before: int
+    after: int
+
+    @step(start=True)
+    def begin(self, left: int, text: str) -> Continuation[int]:
+        """Before the worker step."""
+        return self.begin(left - 1, text) if left > 1 else self.work(text)
+
+    @worker_step
+    def work(self, text: str) -> Continuation[int]:
+        """On a worker."""
+        return self.end(self.after, text)
+
+    @step
+    def end(self, left: int, text: str) -> Continuation[int]:
+        """After it."""
+        return self.end(left - 1, text) if left > 1 else done(left)

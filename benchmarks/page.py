@@ -1,13 +1,14 @@
-"""docs/performance.md: its tables, drawn from the results; no number is typed by hand.
+"""The tables of docs/performance.md and docs/scaling.md, drawn from the results.
 
-The page holds the prose. Between the comments `<!-- results: NAME -->` and `<!-- end -->` stands
-what this module draws.
+No number is typed by hand. The pages hold the prose. Between the comments `<!-- results: NAME -->`
+and `<!-- end -->` stands what this module draws.
 """
 
 from __future__ import annotations
 
 import json
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from benchmarks import results
 from benchmarks.contest import ROOT
 from benchmarks.results import Stored
 
-PAGE = ROOT / "docs" / "performance.md"
+PAGES = [ROOT / "docs" / name for name in ("performance.md", "scaling.md")]
 #: The profile of a transition before it was made quicker, at the commit that it names.
 BEFORE = ROOT / "benchmarks" / "before.json"
 
@@ -126,8 +127,9 @@ def number(value: float) -> str:
     return f"{value:.3g}"
 
 
-def write(page: Path = PAGE) -> None:
-    """Draw the page anew."""
+def write(pages: Sequence[Path] = PAGES) -> None:
+    """Draw the pages anew."""
     before: Stored = json.loads(BEFORE.read_text(encoding="utf-8"))
-    text = drawn(page.read_text(encoding="utf-8"), results.read(), before)
-    page.write_text(text, encoding="utf-8")
+    for page in pages:
+        text = drawn(page.read_text(encoding="utf-8"), results.read(), before)
+        page.write_text(text, encoding="utf-8")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from benchmarks import (
     browser,
+    capacity,
     codec,
     cpu,
     database_work,
@@ -32,6 +33,7 @@ FIGURES = (
     request_overhead.FIGURE,
     waiting_runs.FIGURE,
     herd.FIGURE,
+    capacity.FIGURE,
     codec.FIGURE,
     imports.FIGURE,
 )

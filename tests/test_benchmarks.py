@@ -95,17 +95,20 @@ def test_the_committed_results_are_of_every_figure() -> None:
         assert_well_formed(result)
 
 
-def test_the_page_shows_the_committed_results() -> None:
-    text = page.PAGE.read_text(encoding="utf-8")
+def test_the_pages_show_the_committed_results() -> None:
     before = json.loads(page.BEFORE.read_text(encoding="utf-8"))
-    assert page.drawn(text, results.read(), before) == text
-    assert {match[1] for match in page.BLOCK.findall(text)} >= set(NAMES)
+    shown: set[str] = set()
+    for path in page.PAGES:
+        text = path.read_text(encoding="utf-8")
+        assert page.drawn(text, results.read(), before) == text
+        shown |= {name for _, name, _ in page.BLOCK.findall(text)}
+    assert shown >= set(NAMES)
 
 
 def test_a_result_that_changed_changes_the_page() -> None:
-    stored = [each for each in results.read() if each["bar"]]
+    stored = [each for each in results.read() if each["figure"] == "transitions"]
     stored[0] |= {"value": 123.0, "holds": False}
-    text = page.PAGE.read_text(encoding="utf-8")
+    text = page.PAGES[0].read_text(encoding="utf-8")
     drawn = page.drawn(text, stored, [])
     assert f"| {stored[0]['setting']} | 123" in drawn
     assert "**missed**" in drawn
