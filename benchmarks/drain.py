@@ -17,7 +17,8 @@ def measure(lab: Laboratory) -> Measures:
     repetitions = lab.choose(3, 1)
     databases = lab.choose(("sqlite", "postgresql"), ("sqlite",))
     for database in databases:
-        for kind, words in CLASSES.items():
+        for kind in lab.choose(tuple(CLASSES), ("inline",)):
+            words = CLASSES[kind]
             count = lab.choose(200 if kind == "fork" else 500, 5)
             for workers in lab.choose((1, 2), (2,)):
                 celery = database == databases[0] and workers == 1

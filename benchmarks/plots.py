@@ -1,5 +1,8 @@
 """The plots of docs/performance.md, drawn from the results."""
 
+# pyright: reportMissingImports=false
+# Matplotlib is no part of the environment in which types are checked.
+
 from __future__ import annotations
 
 from collections.abc import Mapping

@@ -21,7 +21,7 @@ FAST = "OFF"
 def measure(lab: Laboratory) -> Measures:
     """After a restart and in a warm process; the peers after a restart."""
     counts: tuple[int, ...] = lab.choose((10, 100, 1000, 10000), (10, 50))
-    for kind in ("sqlite", "postgresql"):
+    for kind in lab.choose(("sqlite", "postgresql"), ("sqlite",)):
         yield from own(lab, kind, counts)
     peers = {
         "DBOS": ("dbos", "with_dbos:resuming", "url"),
@@ -34,7 +34,7 @@ def measure(lab: Laboratory) -> Measures:
 
 def own(lab: Laboratory, kind: str, counts: tuple[int, ...]) -> Measures:
     """flowroute: each restart in a process of its own, the counts in turn."""
-    repetitions = lab.choose(9, 2)
+    repetitions = lab.choose(9, 1)
     url = lab.database_url(kind)
     words = "SQLite" if kind == "sqlite" else "PostgreSQL"
     with lab.contestant("resuming:resuming", url=url, synchronous=FAST) as contestant:

@@ -15,7 +15,8 @@ def measure(lab: Laboratory) -> Measures:
     rounds = lab.choose(150, 3)
     databases = lab.choose(("sqlite", "postgresql"), ("sqlite",))
     for database in databases:
-        for kind, words in CLASSES.items():
+        for kind in lab.choose(tuple(CLASSES), ("fork",)):
+            words = CLASSES[kind]
             took: dict[str, list[float]] = {}
             celery = database == databases[0]
             with crews(lab, database, kind, celery=celery) as sides:

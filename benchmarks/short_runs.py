@@ -17,7 +17,8 @@ def measure(lab: Laboratory) -> Measures:
     """Runs of one, three and five steps, one after another."""
     repetitions = lab.choose(5, 1)
     runs = lab.choose(60, 3)
-    for name, (kind, synchronous, _) in SETTINGS.items():
+    for name in lab.choose(tuple(SETTINGS), ("SQLite WAL FULL",)):
+        kind, synchronous, _ = SETTINGS[name]
         with ExitStack() as stack:
             references = {OWN: "own:chain"}
             if installed(["dbos"]):

@@ -30,7 +30,9 @@ OWN, SUSPENSION, CORE, DRIVER, DBOS = (
 
 def measure(lab: Laboratory) -> Measures:
     """Each setting with one thread and with eight, a run in each."""
-    for name, (kind, synchronous, bar) in SETTINGS.items():
+    names = lab.choose(tuple(SETTINGS), ("SQLite WAL FULL", "PostgreSQL"))
+    for name in names:
+        kind, synchronous, bar = SETTINGS[name]
         with ExitStack() as stack:
             sides = contestants(lab, stack, kind, synchronous)
             conditions = sides[OWN].ask("settings")
@@ -40,7 +42,7 @@ def measure(lab: Laboratory) -> Measures:
 
 
 def contestants(
-    lab: Laboratory, stack: ExitStack, kind: str, synchronous: str
+    lab: Laboratory, stack: ExitStack, kind: str, synchronous: str, *, dbos: bool = True
 ) -> dict[str, Contestant]:
     """Everybody on a database of its own, of the same kind and with the same PRAGMAs."""
     references: dict[str, tuple[str, dict[str, Any]]] = {
@@ -51,7 +53,7 @@ def contestants(
     if accepts_suspension():
         options = {"options": {"checkpoint": "suspension"}}
         references[SUSPENSION] = ("own:chain", options)
-    if installed(["dbos"]):
+    if dbos and installed(["dbos"]):
         references[DBOS] = ("with_dbos:chain", {})
     return {
         side: stack.enter_context(

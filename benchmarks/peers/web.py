@@ -145,13 +145,13 @@ def web(url: str, synchronous: str) -> Iterator[Web]:
     use_pragmas(synchronous)
     app = Flask(__name__)
     app.config.update(SECRET_KEY=SECRET, SQLALCHEMY_DATABASE_URI=url)
-    app.jinja_loader = DictLoader(TEMPLATES)
+    app.jinja_loader = DictLoader(TEMPLATES)  # pyright: ignore[reportAttributeAccessIssue]
     db.init_app(app)
     flows.init_app(app, db=db)
     for path, view in VIEWS.items():
         app.add_url_rule(path, view_func=view)
     with app.app_context():
         db.create_all()
-        db.session.add(Report(id=1, text=TEXT))
+        db.session.execute(db.insert(Report).values(id=1, text=TEXT))
         db.session.commit()
     yield Web(app)

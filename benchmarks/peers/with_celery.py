@@ -1,5 +1,8 @@
 """Celery on the same Redis: its application, and who asks."""
 
+# pyright: reportMissingImports=false, reportFunctionMemberAccess=false
+# The peers are no part of the environment in which types are checked.
+
 from __future__ import annotations
 
 import os

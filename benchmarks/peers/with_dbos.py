@@ -1,5 +1,8 @@
 """DBOS, which re-runs a workflow's function and looks each finished step up."""
 
+# pyright: reportMissingImports=false
+# The peers are no part of the environment in which types are checked.
+
 from __future__ import annotations
 
 import gc

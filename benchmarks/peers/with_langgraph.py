@@ -1,5 +1,8 @@
 """LangGraph with its SQLite checkpointer."""
 
+# pyright: reportMissingImports=false
+# The peers are no part of the environment in which types are checked.
+
 from __future__ import annotations
 
 import gc
