@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -26,6 +26,13 @@ def engine_on(url: str, redis_url: str) -> Engine:
     """The engine of whoever starts runs, and of the worker."""
     use_pragmas("FULL")
     return Engine(url, executor=RQExecutor(redis_url), secret_keys=[SECRET])
+
+
+def seconds_until(condition: Callable[[], bool], what: str) -> float:
+    """Seconds until something is so."""
+    began = time.monotonic()
+    wait_until(condition, PATIENCE, what=what, poll_seconds=0.02)
+    return time.monotonic() - began
 
 
 class Own:
@@ -51,27 +58,15 @@ class Own:
         for _ in range(count):
             self._engine.start(Hinted().work(1, TEXT))
 
-    def empty(self, count: int) -> float:
-        """Seconds until so many more runs are done."""
-        return self._until(self._done() + count)
-
     def done(self) -> int:
         """How many runs are done."""
-        return self._done()
-
-    def until(self, total: int) -> float:
-        """Seconds until so many runs are done."""
-        return self._until(total)
-
-    def _until(self, total: int) -> float:
-        began = time.monotonic()
-        wait_until(lambda: self._done() >= total, PATIENCE, what=f"{total} runs", poll_seconds=0.02)
-        return time.monotonic() - began
-
-    def _done(self) -> int:
         query = sa.select(sa.func.count()).where(run_table.c.state == "done")
         with self._engine.database.engine.connect() as connection:
             return int(connection.execute(query).scalar_one())
+
+    def until(self, total: int) -> float:
+        """Seconds until so many runs are done."""
+        return seconds_until(lambda: self.done() >= total, f"{total} runs are done")
 
     def settings(self) -> dict[str, Any]:
         """What the connections are set to."""
@@ -115,9 +110,7 @@ class Raw:
 
     def until(self, total: int) -> float:
         """Seconds until so many jobs are done."""
-        began = time.monotonic()
-        wait_until(lambda: self.done() >= total, PATIENCE, what=f"{total} jobs", poll_seconds=0.02)
-        return time.monotonic() - began
+        return seconds_until(lambda: self.done() >= total, f"{total} jobs are done")
 
 
 @contextmanager
