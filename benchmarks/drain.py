@@ -19,7 +19,7 @@ def measure(lab: Laboratory) -> Measures:
     for database in databases:
         for kind in lab.choose(tuple(CLASSES), ("inline",)):
             words = CLASSES[kind]
-            count = lab.choose(200 if kind == "fork" else 500, 5)
+            count = lab.choose(150 if kind == "fork" else 400, 5)
             for workers in lab.choose((1, 2), (2,)):
                 celery = database == databases[0] and workers == 1
                 with crews(lab, database, kind, workers, celery=celery) as sides:

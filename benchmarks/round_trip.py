@@ -12,7 +12,7 @@ BAR = at_most(1.25)
 
 def measure(lab: Laboratory) -> Measures:
     """One after another, flowroute and raw RQ in turn, with workers of the same class."""
-    rounds = lab.choose(150, 3)
+    rounds = lab.choose(100, 3)
     databases = lab.choose(("sqlite", "postgresql"), ("sqlite",))
     for database in databases:
         for kind in lab.choose(tuple(CLASSES), ("fork",)):
