@@ -13,7 +13,7 @@ from benchmarks.watch import Connections
 
 WORKERS = 2
 #: Longest wait for all of them, in seconds.
-PATIENCE = 120.0
+PATIENCE = 300.0
 
 
 def measure(lab: Laboratory) -> Measures:
