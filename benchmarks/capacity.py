@@ -81,7 +81,7 @@ def near(what: str, seen: float, foretold: float) -> Result:
 
 def sizes(lab: Laboratory, kind: str) -> tuple[float, float]:
     """Bytes of a run and of a checkpoint: from short runs and from long ones."""
-    count = lab.choose(300, 30)
+    count = lab.choose(200, 30)
     lab.redis.flush()
     grown: list[tuple[float, int]] = []
     for before in (1, 21):
