@@ -13,7 +13,7 @@ from benchmarks.measuring import Measures, Result, at_most, interleave
 def measure(lab: Laboratory) -> Measures:
     """Both ways at once, signed and verified, for a value of about 700 bytes."""
     repetitions = lab.choose(31, 3)
-    count = lab.choose(2000, 20)
+    count = lab.choose(400, 20)
     with lab.contestant("codecs:codecs") as contestant:
         conditions = {"payload_bytes": contestant.ask("size")}
 

@@ -26,7 +26,7 @@ print(json.dumps(sorted(name for name in sys.modules if "." not in name)))
 
 def measure(lab: Laboratory) -> Measures:
     """The import statement alone, in a new process each time."""
-    repetitions = lab.choose(21, 2)
+    repetitions = lab.choose(15, 2)
 
     def seconds(modules: str) -> float:
         return float(lab.python("-c", TIMED.format(modules=modules)))
