@@ -8,13 +8,13 @@ PYTHON ?= $(shell for p in python3 python3.14 python3.13 python3.12 python3.11 p
 	done)
 VENV := .venv
 BIN := $(VENV)/bin
-CODE := flowroute tests examples tools docs
+CODE := flowroute tests benchmarks examples tools docs
 SOURCES := $(wildcard $(CODE))
 
 MAKEFLAGS += --no-print-directory
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help install demo test lint types contracts unit coverage services screenshot format docs lock upgrade dist clean
+.PHONY: help install demo test lint types contracts unit bench coverage services screenshot format docs lock upgrade dist clean
 
 help: ## list these commands
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
@@ -43,6 +43,9 @@ contracts: install ## check which module may import which
 unit: install ## run the tests; ARGS="-k codec -x" are pytest's
 	$(BIN)/python -m pytest $(ARGS)
 
+bench: $(VENV)/.bench services ## measure every figure, in under 25 minutes; ONLY=resume measures one
+	$(BIN)/python -m benchmarks $(foreach name,$(ONLY),--only $(name)) $(ARGS)
+
 coverage: install ## run the engine's tests with its coverage, forked processes counted
 	@# Not the interruptions: an exception raised within coverage's own lines leaves its lock held.
 	@mkdir -p build && rm -f build/coverage build/coverage.*
@@ -63,7 +66,7 @@ format: install ## format the code and apply ruff's safe corrections
 docs: install ## build the documentation into build/docs
 	$(BIN)/sphinx-build --fail-on-warning --keep-going docs build/docs
 
-lock: install ## write requirements.lock anew after a change of pyproject.toml
+lock: install ## write the locks anew after a change of pyproject.toml
 	$(BIN)/python tools/lock.py write
 
 upgrade: install ## the same, with the newest version of everything
@@ -96,4 +99,9 @@ $(VENV)/.demo: pyproject.toml requirements.lock | $(BIN)/uv
 $(VENV)/.dev: pyproject.toml requirements.lock | $(BIN)/uv
 	$(BIN)/uv pip sync --python $(BIN)/python --require-hashes requirements.lock
 	$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation --editable .
+	@touch $@
+
+# The peers that are measured beside come on top, from a lock of their own: no test needs them.
+$(VENV)/.bench: bench.lock $(VENV)/.dev
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --require-hashes --requirement bench.lock
 	@touch $@

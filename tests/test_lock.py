@@ -1,4 +1,4 @@
-"""requirements.lock is checked against pyproject.toml, and for what only one machine knows."""
+"""The locks are checked against pyproject.toml, and for what only one machine knows."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 ROOT = Path(__file__).parent.parent
 PYPROJECT = (ROOT / "pyproject.toml").read_text()
-LOCK = (ROOT / "requirements.lock").read_text()
+LOCK = "".join((ROOT / name).read_text() for name in ("requirements.lock", "bench.lock"))
 
 
 class LockTool(Protocol):

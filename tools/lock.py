@@ -1,12 +1,13 @@
-"""Write requirements.lock from pyproject.toml, or check that the two are in step.
+"""Write the locks from pyproject.toml, or check that they are in step with it.
 
     python tools/lock.py write [--upgrade]
     python tools/lock.py check
 
-The lock pins every package of every extra and group with its hashes, for every platform and Python
-that the project supports, and names no host: it installs from whatever index a machine is set up
-for. `check` needs no network: the lock's first lines hold a digest of the requirements it was
-made from.
+requirements.lock pins every package of every extra and of the development groups; bench.lock those
+of the group `bench`, which `make bench` installs on top, at the same versions where both name one.
+They pin with hashes, for every platform and Python that the project supports, and name no host:
+they install from whatever index a machine is set up for. `check` needs no network: a lock's first
+lines hold a digest of the requirements it was made from.
 """
 
 from __future__ import annotations
@@ -23,7 +24,11 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 ROOT = Path(__file__).resolve().parent.parent
-LOCK = ROOT / "requirements.lock"
+#: Each lock, and what of pyproject.toml it pins.
+LOCKS = {
+    "requirements.lock": ("pyproject.toml", "--all-extras", "--group", "dev"),
+    "bench.lock": ("--group", "bench", "--constraint", "requirements.lock"),
+}
 DIGEST = "# requirements of pyproject.toml: sha256:"
 #: A lock made on one machine must mean the same on another: no addresses, no local paths.
 FOREIGN = re.compile(r"\b(?:https?|file|git|ssh)[+:]|@ |--(?:index|extra-index|find-links)|\s/\w")
@@ -48,9 +53,10 @@ def digest(pyproject: str) -> str:
 
 
 def faults(pyproject: str, lock: str) -> list[str]:
-    """Return, a sentence each, why a lock is not one of this pyproject.toml."""
+    """Return, a sentence each, why the locks, one after another, are not of this pyproject.toml."""
     found: list[str] = []
-    if f"{DIGEST}{digest(pyproject)}" not in lock.splitlines():
+    made_from = {line for line in lock.splitlines() if line.startswith(DIGEST)}
+    if made_from != {f"{DIGEST}{digest(pyproject)}"}:
         found.append("it was made from other requirements")
     found += [
         f"line {number} names an address or a path: {line.strip()}"
@@ -85,16 +91,23 @@ def _direct(tables: dict[str, object]) -> list[str]:
 
 
 def write(*options: str) -> None:
-    """Make the lock; versions stay as they are unless the requirements rule them out."""
+    """Make the locks; versions stay as they are unless the requirements rule them out."""
     pyproject = (ROOT / "pyproject.toml").read_text()
     lowest = str(requirements(pyproject)["python"]).removeprefix(">=")
-    command = [sys.executable, "-m", "uv", "pip", "compile", "pyproject.toml", "--quiet"]
-    command += ["--output-file", LOCK.name, "--universal", "--python-version", lowest]
-    command += ["--all-extras", "--group", "dev", "--generate-hashes"]
-    command += ["--no-emit-index-url", "--no-emit-find-links", "--no-header", *options]
-    subprocess.run(command, cwd=ROOT, check=True)  # noqa: S603 - no input
     head = f"# Made by `make lock`; do not edit.\n{DIGEST}{digest(pyproject)}\n"
-    LOCK.write_text(head + LOCK.read_text())
+    for name, what in LOCKS.items():
+        command = [sys.executable, "-m", "uv", "pip", "compile", *what, "--quiet"]
+        command += ["--output-file", name, "--universal", "--python-version", lowest]
+        command += ["--generate-hashes", "--no-emit-index-url", "--no-emit-find-links"]
+        command += ["--no-header", *options]
+        subprocess.run(command, cwd=ROOT, check=True)  # noqa: S603 - no input
+        lock = ROOT / name
+        lock.write_text(head + lock.read_text())
+
+
+def read() -> str:
+    """Return the committed locks, one after another."""
+    return "".join((ROOT / name).read_text() for name in LOCKS)
 
 
 def main(arguments: list[str]) -> int:
@@ -107,9 +120,9 @@ def main(arguments: list[str]) -> int:
         case _:
             sys.stderr.write(f"{__doc__}\n")
             return 2
-    found = faults((ROOT / "pyproject.toml").read_text(), LOCK.read_text())
+    found = faults((ROOT / "pyproject.toml").read_text(), read())
     for fault in found:
-        sys.stderr.write(f"requirements.lock: {fault}; run `make lock`\n")
+        sys.stderr.write(f"{' and '.join(LOCKS)}: {fault}; run `make lock`\n")
     return 1 if found else 0
 
 

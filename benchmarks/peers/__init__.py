@@ -1,0 +1,1 @@
+"""What is measured: flowroute, the limits and the peers, each in a process of its own."""
