@@ -82,9 +82,10 @@ class Advances:
         if self._may_wait(turn, called, onward, target):
             turn.postponed.append(new)
             return Advance(target, postponed=True)
-        seq = turn.seq_now + 1
-        with self._failures.certain(turn, seq), work.transaction() as connection:
-            if not self._store.advance(connection, turn.guard, [*turn.postponed, new], target):
+        seq, checkpoints = turn.seq_now + 1, [*turn.postponed, new]
+        single = child is None and self._store.is_single(turn.guard, checkpoints, target)
+        with self._failures.certain(turn, seq), work.transaction(single=single) as connection:
+            if not self._store.advance(connection, turn.guard, checkpoints, target):
                 raise LeaseLost
             if child is not None:
                 self._store.insert_run(connection, child)

@@ -69,11 +69,24 @@ class Database:
         self.engine = _bound_engine(source)
         event.listen(source, "before_commit", _refuse_commit)
         self._connections: Connections | None = None
+        self.commits_alone = self.engine.dialect.name == "postgresql"
+        """Whether a single statement of `connect` is a transaction by itself."""
         self._turns: AbstractContextManager[Any] = nullcontext()
         if self.engine.dialect.name == "sqlite":
             _prepare_sqlite(self.engine)
             self._connections = Connections(self.engine)
             self._turns = threading.Lock()
+
+    def connect(self) -> sa.Connection:
+        """A connection for statements that need no transaction around them.
+
+        On PostgreSQL each statement then is one round trip, without BEGIN and COMMIT; SQLite has no
+        round trips to save.
+        """
+        connection = self.engine.connect()
+        if self.commits_alone:
+            connection.execution_options(isolation_level="AUTOCOMMIT")
+        return connection
 
     @contextmanager
     def writing(self, connection: sa.Connection) -> Generator[None]:

@@ -112,7 +112,11 @@ class Dispatcher:
             target = self._transitions.target(continuation)
             new = self._transitions.new_run(work, turn, continuation, target)
             try:
-                with self._failures.certain(turn, 0), work.transaction() as connection:
+                single = instead_of is None
+                with (
+                    self._failures.certain(turn, 0),
+                    work.transaction(single=single) as connection,
+                ):
                     if instead_of is not None:
                         self._store.release_key(connection, instead_of)
                     if not self._store.insert_run(connection, new):
@@ -301,7 +305,7 @@ class Dispatcher:
         if step.place is Place.REQUEST and not caller.submits:
             # Whoever only looks at a page takes no lease: two tabs may look at once.
             return Turn.at(record, caller, attempt=1)
-        with work.transaction() as connection:
+        with work.transaction(single=True) as connection:
             claimed = self._store.claim(
                 connection,
                 guard_of(record),
@@ -378,7 +382,7 @@ class Dispatcher:
         return ADVANCED
 
     def _holder_of(self, flow: str, key: str) -> str:
-        with self._database.engine.connect() as connection:
+        with self._database.connect() as connection:
             record = self._store.find(connection, flow, key)
         if record is None:
             raise RunNotFound(

@@ -226,7 +226,7 @@ class Engine:
                     f"{schema.STATES[-1]}."
                 )
         name = flow if isinstance(flow, str) or flow is None else definition_of(flow).name
-        with self.database.engine.connect() as connection:
+        with self.database.connect() as connection:
             return self._store.runs(connection, flow=name, states=states, owner=owner, limit=limit)
 
     def recover(self) -> Recovered:
@@ -317,7 +317,7 @@ class Engine:
 
     def child_of(self, record: RunRecord) -> RunRecord | None:
         """The run of the sub-flow that another run waits for or has waited for at its bookmark."""
-        with self.database.engine.connect() as connection:
+        with self.database.connect() as connection:
             return self._store.child(connection, record.id, record.seq)
 
     def current(self, run_id: str) -> RunRecord:
@@ -338,7 +338,7 @@ class Engine:
     def is_part_of(self, run_id: str, ancestor_id: str) -> bool:
         """Whether a run is another one, or was called by it as a sub-flow, or by one that was."""
         found: str | None = run_id
-        with self.database.engine.connect() as connection:
+        with self.database.connect() as connection:
             while found is not None and found != ancestor_id:
                 record = self._store.read(connection, found) if is_run_id(found) else None
                 found = None if record is None else record.parent_id
@@ -368,7 +368,7 @@ class Engine:
         self.check_tables()
         record = None
         if is_run_id(run_id):
-            with self.database.engine.connect() as connection:
+            with self.database.connect() as connection:
                 record = self._store.read(connection, run_id)
         if record is None:
             raise _not_found(run_id)
@@ -384,7 +384,7 @@ class Engine:
         if isinstance(run, Bookmark):
             bookmark = run
         else:
-            with self.database.engine.connect() as connection:
+            with self.database.connect() as connection:
                 bookmark = self._store.bookmark(connection, run)
             if bookmark is None:
                 raise _not_found(run)
@@ -411,7 +411,7 @@ class Engine:
 
     def checkpoints_of(self, run_id: str) -> list[Checkpoint]:
         """See `Run.checkpoints`."""
-        with self.database.engine.connect() as connection:
+        with self.database.connect() as connection:
             rows = self._store.checkpoints(connection, run_id)
         # A row tells how the step *before* it went: rows are never changed once they are stored.
         following = [*rows[1:], None]
@@ -462,7 +462,7 @@ class Engine:
         """
         if self._checked:
             return
-        with self.database.engine.connect() as connection:
+        with self.database.connect() as connection:
             self._checked = self._store.check_tables(connection)
         if self._checked:
             return
@@ -482,7 +482,7 @@ class Engine:
             TablesMissing: The tables do not exist.
         """
         self.check_tables()
-        with self.database.engine.connect() as connection:
+        with self.database.connect() as connection:
             self._store.prepare(connection)
 
     def close(self) -> None:
@@ -513,7 +513,7 @@ class Engine:
     # -- inside ------------------------------------------------------------------------------------
 
     def _find(self, flow: str, key: str) -> RunRecord | None:
-        with self.database.engine.connect() as connection:
+        with self.database.connect() as connection:
             return self._store.find(connection, flow, key)
 
 

@@ -121,7 +121,7 @@ class Failures:
         """Where a sub-flow has ended: have the executor look at the run that waited for it."""
         if guard.parent_id is None or target.state not in schema.FINISHED:
             return
-        with self._database.engine.connect() as connection:
+        with self._database.connect() as connection:
             parent = self._store.read(connection, guard.parent_id)
         if parent is not None and parent.state == schema.READY:
             self._messenger.hint(parent, step_or_none(parent.flow, parent.step or END))
@@ -147,7 +147,7 @@ class Failures:
         try:
             yield
         except DBAPIError:
-            with self._database.engine.connect() as connection:
+            with self._database.connect() as connection:
                 epoch = self._store.checkpoint_epoch(connection, turn.run_id, seq)
             if epoch != turn.epoch:
                 raise

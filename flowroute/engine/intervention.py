@@ -76,7 +76,7 @@ class Interventions:
         if record.waiting_for == schema.FOR_WORKER:
             self._hint(record)
         elif record.waiting_for == schema.FOR_CHILDREN:
-            with self._database.engine.connect() as connection:
+            with self._database.connect() as connection:
                 child = self._store.child(connection, record.id, record.seq)
             if child is not None:
                 self.resume(child.id)
@@ -132,7 +132,7 @@ class Interventions:
         changed = False
         while not changed:
             record = self._read(run_id)
-            with self._database.engine.connect() as connection:
+            with self._database.connect() as connection:
                 changes = plan(connection, record)
             with self._database.engine.connect() as connection, connection.begin() as transaction:
                 changed = all(
@@ -154,7 +154,7 @@ class Interventions:
         self._messenger.hint(record, step_or_none(record.flow, record.step or END))
 
     def _read(self, run_id: str) -> RunRecord:
-        with self._database.engine.connect() as connection:
+        with self._database.connect() as connection:
             record = self._store.read(connection, run_id)
         if record is None:
             raise RunNotFound(f"There is no run {run_id!r}.", run_id=run_id)

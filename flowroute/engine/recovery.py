@@ -78,7 +78,7 @@ class Recovery:
             What was done.
         """
         did = Recovered()
-        with self._database.engine.connect() as connection:
+        with self._database.connect() as connection:
             due = self._store.due(connection, PASS_LIMIT)
         for record in due:
             try:

@@ -116,13 +116,12 @@ class Statements:
         """`go_on` and `checkpoint` in one."""
         first = {**_FIRST, **lease, **target, "seq": 0, "epoch": 1, "created_at": now}
         self.insert_run = Prepared(lambda dialect: _insert(dialect, first))
-        """Store a new run."""
-        self.insert_run_if_free = Prepared(
-            lambda dialect: _insert(dialect, first).on_conflict_do_nothing(
-                index_elements=[run.c.flow, run.c.key], index_where=run.c.key.is_not(None)
-            )
+        """Store a new run, whose checkpoint is stored by another statement; not if another run of
+        the flow holds the key."""
+        self.insert_run_with_checkpoint = Prepared(
+            lambda dialect: _both(_insert(dialect, first), now)
         )
-        """The same, unless another run of the flow holds the key."""
+        """`insert_run` and `checkpoint` in one."""
         self.claim = Prepared(
             lambda _: _seen(
                 {
@@ -206,8 +205,8 @@ def _next(now: ColumnElement[Any]) -> dict[str, Any]:
     }
 
 
-def _both(advance: Update, now: ColumnElement[Any]) -> Insert:
-    moved = advance.returning(run.c.id).cte("moved")
+def _both(change: Insert | Update, now: ColumnElement[Any]) -> Insert:
+    moved = change.returning(run.c.id).cte("moved")
     columns = _next(now)
     # In a SELECT, PostgreSQL takes a parameter that is null for a text.
     values = [cast(value, checkpoint.c[name].type) for name, value in columns.items()]
@@ -215,9 +214,12 @@ def _both(advance: Update, now: ColumnElement[Any]) -> Insert:
 
 
 def _insert(dialect: Dialect, columns: Mapping[str, Any]) -> Any:
-    """An INSERT that knows ON CONFLICT."""
+    """An INSERT that does nothing where the key is held; a run without a key is in nobody's way."""
     module = postgresql if dialect.name == "postgresql" else sqlite
-    return module.insert(run).values(columns)
+    statement = module.insert(run).values(columns)
+    return statement.on_conflict_do_nothing(
+        index_elements=[run.c.flow, run.c.key], index_where=run.c.key.is_not(None)
+    )
 
 
 def _extended_lease(now: Any) -> ColumnElement[Any]:

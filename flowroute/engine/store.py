@@ -153,7 +153,6 @@ class Store:
             False, with nothing written, if another run of the flow holds the key.
         """
         statements, checkpoint = self._statements, new.checkpoint
-        statement = statements.insert_run if new.key is None else statements.insert_run_if_free
         values = {
             "id": new.id,
             "flow": new.flow,
@@ -164,11 +163,19 @@ class Store:
             "parent_seq": new.parent_seq,
             "step": checkpoint.step,
             **_target(new.target),
+            **_next(new.id, 0, 1, checkpoint),
         }
-        if statement.execute(connection, values).rowcount != 1:
+        if _at_once(connection):
+            stored = statements.insert_run_with_checkpoint.execute(connection, values)
+            return stored.rowcount == 1
+        if statements.insert_run.execute(connection, values).rowcount != 1:
             return False
-        statements.checkpoint.execute(connection, _next(new.id, 0, 1, checkpoint))
+        statements.checkpoint.execute(connection, values)
         return True
+
+    def is_single(self, guard: Guard, new: Sequence[NewCheckpoint], target: Target) -> bool:
+        """Whether `advance` is one statement, where the database can."""
+        return len(new) == 1 and not _wakes(guard, target)
 
     def advance(
         self,
@@ -188,7 +195,7 @@ class Store:
             **_target(target),
             **_next(guard.run_id, guard.seq + len(new), guard.epoch, new[-1]),
         }
-        at_once = connection.dialect.name == "postgresql"
+        at_once = _at_once(connection)
         advance = statements.advance_with_checkpoint if at_once else statements.advance
         go_on = statements.go_on_with_checkpoint if at_once else statements.go_on
         stays = guard.state == target.state == schema.RUNNING
@@ -329,12 +336,22 @@ class Store:
 
     def _wake(self, connection: Connection, guard: Guard, target: Target) -> None:
         """Where a run has ended: make the run ready that waits for it."""
-        if guard.parent_id is not None and target.state in schema.FINISHED:
+        if _wakes(guard, target):
             values = {"parent_id": guard.parent_id, "parent_seq": guard.parent_seq}
             self._statements.wake_parent.execute(connection, values)
 
 
 _RUN_COLUMNS = tuple(name for name in RunRecord.__dataclass_fields__ if name != "now")
+
+
+def _at_once(connection: Connection) -> bool:
+    """Whether a statement of this database can change both tables."""
+    return connection.dialect.name == "postgresql"
+
+
+def _wakes(guard: Guard, target: Target) -> bool:
+    """Whether a run waits for this one to get where it goes."""
+    return guard.parent_id is not None and target.state in schema.FINISHED
 
 
 def _dialect(connection: Connection) -> Any:

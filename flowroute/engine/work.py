@@ -56,10 +56,20 @@ class Work:
                 self._session.info[REFUSE_COMMIT] = None
 
     @contextmanager
-    def transaction(self) -> Generator[Connection]:
-        """A connection to write with; what the session holds is flushed and committed with it."""
+    def transaction(self, *, single: bool = False) -> Generator[Connection]:
+        """A connection to write with; what the session holds is flushed and committed with it.
+
+        Parameters:
+            single: It is for one statement that changes anything: where no session has joined, that
+                needs no transaction around it.
+        """
         session = self._session
         if session is None or not session.in_transaction():
+            if not single and self._database.commits_alone:
+                self.let_go()
+                with self._database.engine.begin() as connection:
+                    yield connection
+                return
             with self._plain() as connection, self._database.writing(connection):
                 yield connection
             return
@@ -127,7 +137,7 @@ class Work:
         """A connection without a session."""
         connection = self._connection
         if connection is None:
-            connection = self._connection = self._database.engine.connect()
+            connection = self._connection = self._database.connect()
         try:
             yield connection
         except BaseException:
