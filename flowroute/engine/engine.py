@@ -331,8 +331,13 @@ class Engine:
             child = self.child_of(record)
             if child is None:
                 break
+            if not child.finished:
+                record = child
+                continue
             # One that ended has woken its parent, in the same moment.
-            record = self.read(record.id) if child.finished else child
+            before, record = record, self.read(record.id)
+            if record.waiting_for == schema.FOR_CHILDREN and record.seq == before.seq:
+                break
         return record
 
     def is_part_of(self, run_id: str, ancestor_id: str) -> bool:

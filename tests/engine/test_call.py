@@ -127,6 +127,18 @@ class Interview(Flow):
         return f"you said {said}"
 
 
+class Offer(Flow):
+    """Hands over to another flow from a page."""
+
+    @page(start=True)
+    def show(self, number: int) -> Any:
+        return call(Doubling().begin(number), self.accept) if answers else f"double {number}?"
+
+    @step
+    def accept(self, doubled: int) -> Continuation[int]:
+        return done(doubled)
+
+
 class Deepening(Flow):
     """Calls a sub-flow time and again, and notes how deep the stack is."""
 
@@ -548,6 +560,15 @@ def test_a_visit_of_the_run_shows_the_page_of_its_sub_flow(engine: Engine) -> No
     answers.append("blue")
     assert engine.visit(run.id, SUBMIT).advanced
     assert engine.visit(run.id, REQUEST).answer == "you said blue"
+
+
+def test_a_page_can_hand_over_to_another_flow_itself(engine: Engine) -> None:
+    run = engine.start(Offer().show(3))
+    assert engine.visit(run.id, REQUEST).answer == "double 3?"
+    answers.append("yes")
+    assert engine.visit(run.id, SUBMIT).advanced
+    assert_done(run, 6)
+    assert_path(run, ["show", "accept"])
 
 
 def test_what_was_sent_to_one_page_is_not_sent_to_the_sub_flow_s_page_as_well(
