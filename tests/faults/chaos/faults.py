@@ -1,0 +1,148 @@
+"""Seeded faults: which, where and when is decided by one random generator."""
+
+from __future__ import annotations
+
+import heapq
+import random
+import signal
+import threading
+import time
+from collections import Counter
+from typing import TYPE_CHECKING, Final
+
+import redis
+
+from tests.faults.chaos.system import children, send
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from tests.faults.chaos.system import System
+
+STOPPED_SECONDS: Final = (3.3, 4.2)
+"""How long a process is stopped: past its lease of 2 s and a beat of recovery."""
+
+
+class Faults:
+    """Breaks a running system until its time is over.
+
+    Args:
+        system: what to break.
+        seed: decides kinds, targets and moments.
+    """
+
+    def __init__(self, system: System, seed: int) -> None:
+        self._system = system
+        self._roll = random.Random(seed)  # noqa: S311  # repeatable, guards nothing
+        self._stopped: list[tuple[float, int]] = []
+        self._redis_back_at: float | None = None
+        self.injected: Counter[str] = Counter()
+        self._kinds: dict[str, tuple[float, Callable[[], bool]]] = {
+            "stop work-horse": (8, self._stop_horse),
+            "stop web worker": (6, self._stop_web_worker),
+            "kill work-horse": (2, self._kill_horse),
+            "kill flow worker": (0.7, self._kill_worker),
+            "kill flow worker and work-horse": (0.7, self._kill_both),
+            "kill web worker": (0.8, self._kill_web_worker),
+            "flush Redis": (0.8, self._flush),
+            "restart Redis": (0.5, self._restart_redis),
+        }
+        if system.postgres is not None:
+            self._kinds["terminate connection"] = (2, self._terminate)
+
+    def run(self, seconds: float, over: threading.Event) -> None:
+        """Inject faults for so many seconds, then undo what can be undone."""
+        until = time.monotonic() + seconds
+        names = list(self._kinds)
+        weights = [self._kinds[name][0] for name in names]
+        next_at = time.monotonic() + 1.0
+        try:
+            while (now := time.monotonic()) < until and not over.wait(0.02):
+                self._undo(now)
+                if now < next_at:
+                    continue
+                (name,) = self._roll.choices(names, weights)
+                if self._kinds[name][1]():
+                    self.injected[name] += 1
+                    next_at = time.monotonic() + self._roll.uniform(0.1, 0.5)
+        finally:
+            self._undo(float("inf"))
+
+    def _undo(self, now: float) -> None:
+        while self._stopped and self._stopped[0][0] <= now:
+            send(heapq.heappop(self._stopped)[1], signal.SIGCONT)
+        if self._redis_back_at is not None and self._redis_back_at <= now:
+            self._redis_back_at = None
+            self._system.redis.start()
+
+    def _running(self, pids: list[int]) -> list[int]:
+        stopped = {pid for _, pid in self._stopped}
+        return [pid for pid in pids if pid not in stopped]
+
+    def _stop(self, pids: list[int]) -> bool:
+        if not pids:
+            return False
+        pid = self._roll.choice(pids)
+        if not send(pid, signal.SIGSTOP):
+            return False
+        heapq.heappush(self._stopped, (time.monotonic() + self._roll.uniform(*STOPPED_SECONDS), pid))
+        return True
+
+    def _kill(self, pids: list[int]) -> bool:
+        return bool(pids) and send(self._roll.choice(pids), signal.SIGKILL)
+
+    def _stop_horse(self) -> bool:
+        return self._stop(self._running(self._system.horses()))
+
+    def _stop_web_worker(self) -> bool:
+        workers = self._running(self._system.web_workers())
+        return len(workers) > 1 and self._stop(workers)  # one stays for the visitors
+
+    def _kill_horse(self) -> bool:
+        return self._kill(self._running(self._system.horses()))
+
+    def _kill_worker(self) -> bool:
+        return self._kill([each.pid for each in self._system.workers if each.returncode is None])
+
+    def _kill_both(self) -> bool:
+        busy = [each.pid for each in self._system.workers if children(each.pid)]
+        if not busy:
+            return False
+        worker = self._roll.choice(busy)
+        horses = children(worker)
+        for pid in (worker, *horses):
+            send(pid, signal.SIGKILL)
+        return True
+
+    def _kill_web_worker(self) -> bool:
+        return self._kill(self._running(self._system.web_workers()))
+
+    def _flush(self) -> bool:
+        try:
+            self._system.redis.flush()
+        except redis.ConnectionError:  # it is away just now
+            return False
+        return True
+
+    def _restart_redis(self) -> bool:
+        if self._redis_back_at is not None:
+            return False
+        self._system.redis.kill()
+        self._redis_back_at = time.monotonic() + self._roll.uniform(0.2, 1.5)
+        return True
+
+    def _terminate(self) -> bool:
+        server = self._system.postgres
+        if server is None:
+            return False
+        query = "SELECT pid FROM pg_stat_activity WHERE datname = %s ORDER BY pid"
+        with server.connect() as connection:
+            pids = [row[0] for row in connection.execute(query, [self._system.name])]
+            if not pids:
+                return False
+            ended = connection.execute(
+                "SELECT pg_terminate_backend(%s)", [self._roll.choice(pids)]
+            ).fetchone()
+        return bool(ended and ended[0])
+
+
