@@ -18,10 +18,12 @@ def main() -> int:
     parser.add_argument("--seconds", type=float, default=60.0)
     parser.add_argument("--output", type=Path, help="where what the processes printed is kept")
     arguments = parser.parse_args()
-    report = campaign(arguments.database, seed=arguments.seed, seconds=arguments.seconds)
-    output = report.notes.pop("output")
-    if arguments.output:
-        arguments.output.write_text(output, encoding="utf-8")
+    report = campaign(
+        arguments.database,
+        seed=arguments.seed,
+        seconds=arguments.seconds,
+        output=arguments.output,
+    )
     print(json.dumps(report.as_json(), indent=2, default=str))  # noqa: T201
     return 0 if report.clean else 1
 

@@ -21,6 +21,7 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 from flowroute import Continuation, Flow, Retry, done, step, worker_step
 from flowroute.engine.engine import Engine
 from flowroute.engine.recovery import Recovered
+from flowroute.errors import RunStateError
 from flowroute.flask import FlowRoute, page
 
 NO_RECOVERY: Final = "no recovery"
@@ -217,8 +218,11 @@ def create_app() -> Flask:
             return answer
         return {"id": run.id, "url": flows.url_for(run)}  # whatever the run itself answers
 
-    def cancel(run_id: str) -> str:
-        flows.engine.cancel(run_id)
+    def cancel(run_id: str) -> Any:
+        try:
+            flows.engine.cancel(run_id)
+        except RunStateError as error:  # it has ended meanwhile
+            return str(error), 409
         return "cancelled"
 
     app.add_url_rule("/start/<shape>/<key>", view_func=start, methods=["POST"])

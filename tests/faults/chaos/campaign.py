@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+from pathlib import Path
 from typing import Final
 
 from tests.faults.chaos.application import VARIANTS
@@ -17,18 +18,21 @@ HEAL_SECONDS: Final = 60.0
 """How long the runs may take to come to their ends once the faults are over."""
 
 
-def campaign(database: str, *, seed: int, seconds: float) -> Report:
+def campaign(
+    database: str, *, seed: int, seconds: float, output: Path | None = None
+) -> Report:
     """Break a running system under load, let it heal, and count the damage.
 
     Args:
         database: sqlite or postgresql.
         seed: decides the faults and the load.
         seconds: how long there are faults.
+        output: where to keep what the processes printed; None: it is dropped.
 
     Returns:
         The report; `points` are the runs that were accepted.
     """
-    return _campaign(database, seed=seed, seconds=seconds)
+    return _campaign(database, seed=seed, seconds=seconds, output=output)
 
 
 def controls(*, seed: int) -> dict[str, Report]:
@@ -53,6 +57,7 @@ def _campaign(
     seconds: float,
     heal_seconds: float = HEAL_SECONDS,
     variant: str = "",
+    output: Path | None = None,
 ) -> Report:
     report = Report("chaos", database, seed)
     with System(database, variant=variant) as system:
@@ -78,7 +83,8 @@ def _campaign(
             "requests without an answer": sum(visitor.unanswered for visitor in load.visitors),
             "restarts": system.restarts,
         }
-        report.notes["output"] = system.output if not report.clean else ""
+        if output is not None:
+            output.write_text(system.output, encoding="utf-8")
     return report
 
 

@@ -38,35 +38,36 @@ class Faults:
         self._redis_back_at: float | None = None
         self.injected: Counter[str] = Counter()
         self._kinds: dict[str, tuple[float, Callable[[], bool]]] = {
-            "stop work-horse": (8, self._stop_horse),
-            "stop web worker": (6, self._stop_web_worker),
-            "kill work-horse": (2, self._kill_horse),
-            "kill flow worker": (0.7, self._kill_worker),
-            "kill flow worker and work-horse": (0.7, self._kill_both),
-            "kill web worker": (0.8, self._kill_web_worker),
-            "flush Redis": (0.8, self._flush),
-            "restart Redis": (0.5, self._restart_redis),
+            "stop work-horse": (0.8, self._stop_horse),
+            "stop web worker": (0.8, self._stop_web_worker),
+            "kill work-horse": (6, self._kill_horse),
+            "kill flow worker": (14, self._kill_worker),
+            "kill flow worker and work-horse": (14, self._kill_both),
+            "kill web worker": (12, self._kill_web_worker),
+            "flush Redis": (10, self._flush),
+            "restart Redis": (15, self._restart_redis),
         }
+        """How many seconds pass between two of a kind, on average, and what it does if it can."""
         if system.postgres is not None:
             self._kinds["terminate connection"] = (2, self._terminate)
 
     def run(self, seconds: float, over: threading.Event) -> None:
         """Inject faults for so many seconds, then undo what can be undone."""
         until = time.monotonic() + seconds
-        names = list(self._kinds)
-        weights = [self._kinds[name][0] for name in names]
-        next_at = time.monotonic() + 1.0
+        due = {name: self._next(name) for name in self._kinds}
         try:
             while (now := time.monotonic()) < until and not over.wait(0.02):
                 self._undo(now)
-                if now < next_at:
-                    continue
-                (name,) = self._roll.choices(names, weights)
-                if self._kinds[name][1]():
-                    self.injected[name] += 1
-                    next_at = time.monotonic() + self._roll.uniform(0.1, 0.5)
+                # One that is not possible yet is tried again until it is.
+                for name in [each for each, at in due.items() if at <= now]:
+                    if self._kinds[name][1]():
+                        self.injected[name] += 1
+                        due[name] = self._next(name)
         finally:
             self._undo(float("inf"))
+
+    def _next(self, name: str) -> float:
+        return time.monotonic() + self._roll.expovariate(1 / self._kinds[name][0])
 
     def _undo(self, now: float) -> None:
         while self._stopped and self._stopped[0][0] <= now:

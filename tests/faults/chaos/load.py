@@ -14,7 +14,7 @@ import requests
 from flowroute.engine.schema import FINISHED
 from tests.faults.chaos.application import SHAPES
 
-OPEN: Final = 5
+OPEN: Final = 3
 """Most unfinished runs of one visitor."""
 ANSWER_SECONDS: Final = 8.0
 JSON: Final = {"Accept": "application/json"}
@@ -37,6 +37,8 @@ class Visitor:
     url: str
     name: str
     roll: random.Random
+    hurried: bool = False
+    """Starts only runs that end in the request, one after another."""
     accepted: list[Accepted] = field(default_factory=list[Accepted])
     broken: list[str] = field(default_factory=list[str])
     answers: int = 0
@@ -61,10 +63,12 @@ class Visitor:
             while not over.is_set():
                 if self._unsure:
                     self._start(*self._unsure.pop(), times=1)
-                elif self.starting and len(self._open) < OPEN:
+                elif self.starting:
+                    # A run that needs no worker never waits in line, so there may be more of these.
+                    shapes = list(SHAPES) if len(self._open) < OPEN and not self.hurried else ["Inline"]
                     key = f"{self.name}-{len(self.accepted)}-{self.roll.random()}"
                     twice = bool(self.accepted) and self.roll.random() < 0.25
-                    self._start(key, self.roll.choice([*SHAPES, "Inline"]), 2 if twice else 1)
+                    self._start(key, self.roll.choice(shapes), 2 if twice else 1)
                 for each in list(self._open):
                     self._look(each)
                 over.wait(0.1)
@@ -82,7 +86,7 @@ class Visitor:
             accepted = Accepted(key, shape, run_id, answer["url"])
             self.accepted.append(accepted)
             self._open.append(accepted)
-            if self.roll.random() < 0.06 and self._post(f"/cancel/{run_id}", {}):
+            if shape != "Inline" and self.roll.random() < 0.1 and self._post(f"/cancel/{run_id}", {}):
                 self.cancels += 1
 
     def _look(self, run: Accepted) -> None:
@@ -122,14 +126,20 @@ class Load:
     Args:
         url: the site.
         seed: decides what they do.
-        visitors: how many.
+        visitors: how many start runs of all shapes.
+        hurried: how many more start only runs that end in the request.
     """
 
-    def __init__(self, url: str, seed: int, visitors: int = 5) -> None:
+    def __init__(self, url: str, seed: int, visitors: int = 5, hurried: int = 8) -> None:
         self._over = threading.Event()
         self.visitors = [
-            Visitor(url, f"v{number}", random.Random(f"{seed} {number}"))  # noqa: S311
-            for number in range(visitors)
+            Visitor(
+                url,
+                f"v{number}",
+                random.Random(f"{seed} {number}"),  # noqa: S311  # guards nothing
+                hurried=number >= visitors,
+            )
+            for number in range(visitors + hurried)
         ]
         self._threads = [
             threading.Thread(target=each.run, args=(self._over,), daemon=True)
