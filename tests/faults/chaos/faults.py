@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final
 
 import redis
 
-from tests.faults.chaos.system import children, send
+from tests.faults.chaos.system import HARNESS, children, send
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -93,11 +93,15 @@ class Faults:
         return bool(pids) and send(self._roll.choice(pids), signal.SIGKILL)
 
     def _stop_horse(self) -> bool:
-        return self._stop(self._running(self._system.horses()))
+        leases = self._system.leases()
+        return self._stop([each for each in self._running(self._system.horses()) if leases[each]])
 
     def _stop_web_worker(self) -> bool:
         workers = self._running(self._system.web_workers())
-        return len(workers) > 1 and self._stop(workers)  # one stays for the visitors
+        if len(workers) < 2:  # one stays for the visitors
+            return False
+        leases = self._system.leases()
+        return self._stop([each for each in workers if leases[each] >= 2])
 
     def _kill_horse(self) -> bool:
         return self._kill(self._running(self._system.horses()))
@@ -136,9 +140,9 @@ class Faults:
         server = self._system.postgres
         if server is None:
             return False
-        query = "SELECT pid FROM pg_stat_activity WHERE datname = %s ORDER BY pid"
+        query = "SELECT pid FROM pg_stat_activity WHERE datname = %s AND application_name <> %s"
         with server.connect() as connection:
-            pids = [row[0] for row in connection.execute(query, [self._system.name])]
+            pids = [row[0] for row in connection.execute(query, [self._system.name, HARNESS])]
             if not pids:
                 return False
             ended = connection.execute(

@@ -10,6 +10,7 @@ import signal
 import sys
 import tempfile
 import threading
+from collections import Counter
 from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
 ROOT: Final = Path(__file__).parents[3]
 FENCED: Final = "another process owns the run now"
 """What the dispatcher logs when a process finds that its lease is lost."""
+HARNESS: Final = "chaos harness"
 WORKERS: Final = 2
 START_SECONDS: Final = 90.0
 
@@ -118,6 +120,16 @@ class System:
         """The work-horses that run now."""
         return [pid for worker in self.workers for pid in children(worker.pid)]
 
+    def leases(self) -> Counter[int]:
+        """How many runs each process holds a lease of."""
+        owners = sa.select(schema.run_table.c.lease_owner).where(
+            schema.run_table.c.state == schema.RUNNING
+        )
+        with self.engine.connect() as connection:
+            return Counter(
+                int(owner.rpartition(":")[2]) for owner in connection.execute(owners).scalars()
+            )
+
     def supervise(self) -> None:
         """From now on, start again what ended."""
         thread = threading.Thread(target=self._supervise, daemon=True)
@@ -144,7 +156,9 @@ class System:
             self.postgres.start()
             self.name = self.postgres.create_database()
             location = self.postgres.url(self.name)
-        self.engine = sa.create_engine(location, pool_pre_ping=True)
+        # The harness's own connections are not the application's, and are spared.
+        options = {"application_name": HARNESS} if self.postgres else {}
+        self.engine = sa.create_engine(location, connect_args=options)
         self._exits.callback(self.engine.dispose)
         schema.add_tables(Base.metadata)
         Base.metadata.create_all(self.engine)
@@ -176,7 +190,7 @@ class System:
 
     def _web(self) -> Process:
         options = ["--workers", "2", "--worker-class", "gthread", "--threads", "8"]
-        options += ["--bind", f"127.0.0.1:{self.port}", "--timeout", "30"]
+        options += ["--bind", f"127.0.0.1:{self.port}", "--timeout", "30", "--keep-alive", "0"]
         return self._run(["gunicorn", *options, "tests.faults.chaos.application:create_app()"])
 
     def _worker(self) -> Process:
