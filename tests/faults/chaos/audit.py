@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import sqlalchemy as sa
 
@@ -32,12 +32,14 @@ def audit(engine: sa.Engine, accepted: Iterable[Accepted], report: Report) -> No
         runs = {row.id: row for row in connection.execute(sa.select(run_table))}
         effects: dict[str, list[tuple[int, str]]] = defaultdict(list)
         columns = effect_table.c
-        for row in connection.execute(sa.select(columns.run_id, columns.seq, columns.step)):
-            effects[row.run_id].append((row.seq, row.step))
+        for run_id, seq, name in connection.execute(
+            sa.select(columns.run_id, columns.seq, columns.step)
+        ):
+            effects[run_id].append((seq, name))
         checkpoints: dict[str, list[int]] = defaultdict(list)
         columns = checkpoint_table.c
-        for row in connection.execute(sa.select(columns.run_id, columns.seq)):
-            checkpoints[row.run_id].append(row.seq)
+        for run_id, seq in connection.execute(sa.select(columns.run_id, columns.seq)):
+            checkpoints[run_id].append(seq)
     report.notes["runs"] = len(runs)
     report.notes["effects"] = sum(len(each) for each in effects.values())
     report.notes["states"] = dict(Counter(row.state for row in runs.values()))
@@ -53,7 +55,7 @@ def audit(engine: sa.Engine, accepted: Iterable[Accepted], report: Report) -> No
 
 
 def _check(
-    row: sa.Row[tuple[object, ...]],
+    row: sa.Row[Any],
     effects: Sequence[tuple[int, str]],
     checkpoints: Sequence[int],
     report: Report,

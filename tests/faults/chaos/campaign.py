@@ -18,9 +18,7 @@ HEAL_SECONDS: Final = 60.0
 """How long the runs may take to come to their ends once the faults are over."""
 
 
-def campaign(
-    database: str, *, seed: int, seconds: float, output: Path | None = None
-) -> Report:
+def campaign(database: str, *, seed: int, seconds: float, output: Path | None = None) -> Report:
     """Break a running system under load, let it heal, and count the damage.
 
     Args:
@@ -67,7 +65,7 @@ def _campaign(
         try:
             faults.run(seconds, threading.Event())
             load.start_nothing_more()
-            _heal(system, heal_seconds, report)
+            _heal(system, load, heal_seconds, report)
         finally:
             load.end()
         accepted = [each for visitor in load.visitors for each in visitor.accepted]
@@ -88,15 +86,14 @@ def _campaign(
     return report
 
 
-def _heal(system: System, heal_seconds: float, report: Report) -> None:
+def _heal(system: System, load: Load, heal_seconds: float, report: Report) -> None:
     """Wait until every run is at its end, and note how long each took."""
     began = time.monotonic()
-    quiet = 0
     healing = unfinished(system.engine)
-    # A start that was answered late may still come: nothing open must be seen for a second.
-    while quiet < 10 and (passed := time.monotonic() - began) < heal_seconds:
+    while (passed := time.monotonic() - began) < heal_seconds:
         still = unfinished(system.engine)
         report.heal_seconds += [passed] * len(healing - still)
         healing = still
-        quiet = 0 if still else quiet + 1
+        if not still and load.settled:
+            break
         time.sleep(0.1)

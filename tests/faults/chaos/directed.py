@@ -91,7 +91,10 @@ def raw_rq_heals() -> float | None:
         with server.client() as client:
             queue = rq.Queue(connection=client)
             queue.enqueue(slow_job, str(begun), retry=rq.Retry(max=3))
-        times = lambda: begun.read_text(encoding="ascii").count("begun")  # noqa: E731
+
+        def times() -> int:
+            return begun.read_text(encoding="ascii").count("begun")
+
         wait_until(lambda: times() == 1, 30, what="the job has begun", poll_seconds=0.02)
         _kill_busy(workers)
         began = time.monotonic()

@@ -86,7 +86,9 @@ class Faults:
         pid = self._roll.choice(pids)
         if not send(pid, signal.SIGSTOP):
             return False
-        heapq.heappush(self._stopped, (time.monotonic() + self._roll.uniform(*STOPPED_SECONDS), pid))
+        heapq.heappush(
+            self._stopped, (time.monotonic() + self._roll.uniform(*STOPPED_SECONDS), pid)
+        )
         return True
 
     def _kill(self, pids: list[int]) -> bool:
@@ -149,5 +151,3 @@ class Faults:
                 "SELECT pg_terminate_backend(%s)", [self._roll.choice(pids)]
             ).fetchone()
         return bool(ended and ended[0])
-
-

@@ -49,6 +49,11 @@ class Visitor:
     _open: list[Accepted] = field(default_factory=list[Accepted])
     _unsure: list[tuple[str, str]] = field(default_factory=list[tuple[str, str]])
 
+    @property
+    def settled(self) -> bool:
+        """Whether every start was answered, and every run was seen at its end."""
+        return not (self.starting or self._unsure or self._open)
+
     def run(self, over: threading.Event) -> None:
         """Use the site until it is over."""
         try:
@@ -62,10 +67,12 @@ class Visitor:
         with ThreadPoolExecutor(2) as self._pool, self._session:
             while not over.is_set():
                 if self._unsure:
-                    self._start(*self._unsure.pop(), times=1)
+                    self._start(*self._unsure[-1], times=1)
                 elif self.starting:
                     # A run that needs no worker never waits in line, so there may be more of these.
-                    shapes = list(SHAPES) if len(self._open) < OPEN and not self.hurried else ["Inline"]
+                    shapes = (
+                        list(SHAPES) if len(self._open) < OPEN and not self.hurried else ["Inline"]
+                    )
                     key = f"{self.name}-{len(self.accepted)}-{self.roll.random()}"
                     twice = bool(self.accepted) and self.roll.random() < 0.25
                     self._start(key, self.roll.choice(shapes), 2 if twice else 1)
@@ -74,20 +81,26 @@ class Visitor:
                 over.wait(0.1)
 
     def _start(self, key: str, shape: str, times: int) -> None:
+        if (key, shape) not in self._unsure:
+            self._unsure.append((key, shape))
         address = f"/start/{shape}/{key}"
         answers = list(self._pool.map(lambda _: self._post(address), range(times)))
         found = {each["id"]: each for each in answers if each}
         if len(found) > 1:
             self.broken.append(f"key {key} of {shape} has the runs {sorted(found)}")
         if not found:
-            self._unsure.append((key, shape))
-            return
+            return  # and ask again: it may have been accepted all the same
         for run_id, answer in found.items():
             accepted = Accepted(key, shape, run_id, answer["url"])
             self.accepted.append(accepted)
             self._open.append(accepted)
-            if shape != "Inline" and self.roll.random() < 0.1 and self._post(f"/cancel/{run_id}", {}):
+            if (
+                shape != "Inline"
+                and self.roll.random() < 0.1
+                and self._post(f"/cancel/{run_id}", {})
+            ):
                 self.cancels += 1
+        self._unsure.remove((key, shape))
 
     def _look(self, run: Accepted) -> None:
         state = self._ask("GET", f"{run.url}/state")
@@ -155,6 +168,11 @@ class Load:
         """They only look and answer from now on."""
         for each in self.visitors:
             each.starting = False
+
+    @property
+    def settled(self) -> bool:
+        """Whether nobody waits for anything any more."""
+        return all(each.settled for each in self.visitors)
 
     def end(self) -> None:
         """Send them away."""

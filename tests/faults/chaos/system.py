@@ -113,7 +113,7 @@ class System:
         return self.output.count(FENCED)
 
     def web_workers(self) -> list[int]:
-        """gunicorn's worker processes."""
+        """The worker processes of gunicorn."""
         return children(self.gunicorn.pid)
 
     def horses(self) -> list[int]:
@@ -182,9 +182,7 @@ class System:
             worker.wait_for_line(r"\*\*\* Listening on|Listening", START_SECONDS)
 
     def _run(self, command: Sequence[str]) -> Process:
-        process = self._processes(
-            [sys.executable, "-m", *command], env=self._environment, cwd=ROOT
-        )
+        process = self._processes([sys.executable, "-m", *command], env=self._environment, cwd=ROOT)
         self._all.append(process)
         return process
 
