@@ -14,7 +14,7 @@ SOURCES := $(wildcard $(CODE))
 MAKEFLAGS += --no-print-directory
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help install demo test lint types contracts unit bench coverage services screenshot format docs lock upgrade dist clean
+.PHONY: help install demo test lint types contracts unit bench faults coverage services screenshot format docs lock upgrade dist clean
 
 help: ## list these commands
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
@@ -45,6 +45,9 @@ unit: install ## run the tests; ARGS="-k codec -x" are pytest's
 
 bench: $(VENV)/.bench services ## measure every figure, in under 25 minutes; ONLY=resume measures one
 	$(BIN)/python -m benchmarks $(foreach name,$(ONLY),--only $(name)) $(ARGS)
+
+faults: install services ## break everything, in under 20 minutes; ARGS="--only crash-points --seed 7"
+	$(BIN)/python -m tests.faults $(ARGS)
 
 coverage: install ## run the engine's tests with its coverage, forked processes counted
 	@# Not the interruptions: an exception raised within coverage's own lines leaves its lock held.

@@ -59,9 +59,7 @@ CAMPAIGNS: dict[str, Callable[[str, NewUrl, int], list[Report]]] = {
     "mutants": lambda kind, new, seed: (
         [mutants.campaign(with_tables(new), seed=seed, processes=1)] if kind == "sqlite" else []
     ),
-    "doors": lambda kind, new, seed: (
-        [doors.campaign(new(), seed=seed)] if kind == "sqlite" else []
-    ),
+    "doors": lambda kind, new, seed: [doors.campaign(new(), seed=seed)] if kind == "sqlite" else [],
 }
 
 
@@ -143,7 +141,7 @@ def main() -> int:
     only = [word for name in names for word in ("--only", name)]
     command = [sys.executable, "-m", "tests.faults", "--seed", str(arguments.seed), *only]
     running = [
-        subprocess.Popen([*command, "--database", kind, "--part", str(part)], cwd=ROOT)  # noqa: S603  # this very program
+        subprocess.Popen([*command, "--database", kind, "--part", str(part)], cwd=ROOT)
         for kind, part in parts.items()
     ]
     codes = [process.wait() for process in running]
@@ -153,7 +151,9 @@ def main() -> int:
     reports = [report for each in found for report in each["reports"]]
     controls = {name: caught for each in found for name, caught in each["controls"].items()}
     wrong = failures(reports, controls, full=full)
-    wrong += [f"the campaigns on {k} did not end" for k, code in zip(kinds, codes, strict=True) if code]
+    wrong += [
+        f"the campaigns on {k} did not end" for k, code in zip(kinds, codes, strict=True) if code
+    ]
     results = {
         "seed": arguments.seed,
         "seconds": round(time.monotonic() - began),

@@ -40,7 +40,7 @@ def no_guard(engine: Engine) -> None:
     def unguarded(columns: Mapping[str, Any]) -> Any:
         return update(run_table).where(run_table.c.id == bindparam("seen_id")).values(columns)
 
-    statements._seen = unguarded  # type: ignore[assignment]  # noqa: SLF001  # in this child only
+    statements._seen = unguarded  # noqa: SLF001  # in this child only
     store._statements = statements.Statements(store.clock.now)  # noqa: SLF001
 
 
@@ -166,7 +166,7 @@ def no_rollback(_engine: Engine) -> None:
         if work._session is not None:  # noqa: SLF001
             work._session.commit()  # noqa: SLF001
 
-    Work.rollback = keep  # type: ignore[method-assign]
+    Work.rollback = keep  # type: ignore[method-assign, assignment]
 
 
 @dataclass(frozen=True)

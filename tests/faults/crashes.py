@@ -114,7 +114,7 @@ class Stage:
         self.clock.instant += timedelta(minutes=2) * generation
         world.engine = self.engine
         world.entered = lambda: events("entered")
-        self.hands.told = self.ears.told = events  # type: ignore[method-assign]
+        self.hands.told = self.ears.told = events
         bind = self.engine.database.engine
         sa.event.listen(bind, "before_cursor_execute", lambda *_: events("before statement"))
         sa.event.listen(bind, "after_cursor_execute", lambda *_: events("after statement"))
@@ -125,7 +125,7 @@ class Stage:
             commit(connection)
             events("after commit")
 
-        bind.dialect.do_commit = committed  # type: ignore[method-assign]
+        bind.dialect.do_commit = committed  # type: ignore[method-assign, assignment]
         if mutation is not None:
             mutation(self.engine)
 

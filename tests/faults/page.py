@@ -26,7 +26,8 @@ def drawn(results: dict[str, Any]) -> str:
     lines = [
         f"Seed {results['seed']}, {results['seconds']} seconds on {results['machine']}.",
         "",
-        "| campaign | database | points | faults | fenced | lost | doubled | stuck | heals, p50 / p99 |",
+        "| campaign | database | points | faults | fenced | lost | doubled | stuck "
+        "| heals, p50 / p99 |",
         "|---|---|---:|---:|---:|---:|---:|---:|---:|",
     ]
     for each in results["reports"]:
