@@ -10,6 +10,17 @@ DOCS = Path(__file__).parents[2] / "docs"
 PAGE = DOCS / "reliability.md"
 KEPT = DOCS / "reliability.json"
 BEGIN = "<!-- numbers: written by make faults -->\n"
+HEADS = (
+    "campaign",
+    "database",
+    "points",
+    "faults",
+    "fenced",
+    "lost",
+    "doubled",
+    "stuck",
+    "heals, p50 / p99",
+)
 END = "<!-- end of numbers -->\n"
 
 
@@ -26,8 +37,7 @@ def drawn(results: dict[str, Any]) -> str:
     lines = [
         f"Seed {results['seed']}, {results['seconds']} seconds on {results['machine']}.",
         "",
-        "| campaign | database | points | faults | fenced | lost | doubled | stuck "
-        "| heals, p50 / p99 |",
+        f"| {' | '.join(HEADS)} |",
         "|---|---|---:|---:|---:|---:|---:|---:|---:|",
     ]
     for each in results["reports"]:
