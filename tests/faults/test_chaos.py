@@ -28,7 +28,7 @@ RUN = "01a20000-0000-7000-8000-000000000000"
 @pytest.mark.timeout(240)
 @pytest.mark.parametrize("database", ["sqlite", "postgresql"])
 def test_under_chaos_nothing_is_lost_doubled_or_stuck(database: str) -> None:
-    report = campaign(database, seed=4, seconds=8)
+    report = campaign(database, seed=4, seconds=6)
     assert report.clean, report
     assert report.points >= 10, report
     assert report.injected >= 5, report

@@ -14,7 +14,7 @@ import requests
 from flowroute.engine.schema import FINISHED
 from tests.faults.chaos.application import SHAPES
 
-OPEN: Final = 3
+OPEN: Final = 2
 """Most unfinished runs of one visitor."""
 ANSWER_SECONDS: Final = 8.0
 JSON: Final = {"Accept": "application/json"}
