@@ -103,7 +103,7 @@ class Faults:
         if len(workers) < 2:  # one stays for the visitors
             return False
         leases = self._system.leases()
-        return self._stop([each for each in workers if leases[each] >= 2])
+        return self._stop([each for each in workers if leases[each] >= 3])
 
     def _kill_horse(self) -> bool:
         return self._kill(self._running(self._system.horses()))

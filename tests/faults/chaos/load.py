@@ -143,7 +143,7 @@ class Load:
         hurried: how many more start only runs that end in the request.
     """
 
-    def __init__(self, url: str, seed: int, visitors: int = 5, hurried: int = 8) -> None:
+    def __init__(self, url: str, seed: int, visitors: int = 5, hurried: int = 10) -> None:
         self._over = threading.Event()
         self.visitors = [
             Visitor(
