@@ -23,10 +23,17 @@ from tests.engine.support import Note, Shelf, in_thread, notes, page, set_column
 
 @contextmanager
 def failing_commit(engine: Engine, *, happens: bool, number: int = 1) -> Iterator[None]:
-    """Have one COMMIT report an error: the `number`-th, whether it happens or not."""
+    """Have one COMMIT report an error: the `number`-th, whether it happens or not.
+
+    A statement that commits by itself, as single ones do on PostgreSQL, is not even executed then.
+    """
     dialect = engine.database.engine.dialect
-    commit = dialect.do_commit
+    commit, execute = dialect.do_commit, dialect.do_execute
     left = [number]
+
+    def lost() -> Exception:
+        assert dialect.dbapi is not None
+        return dialect.dbapi.OperationalError("the answer to COMMIT was lost")
 
     def failing(connection: Any) -> None:
         left[0] -= 1
@@ -34,14 +41,23 @@ def failing_commit(engine: Engine, *, happens: bool, number: int = 1) -> Iterato
             return commit(connection)
         if happens:
             commit(connection)
-        assert dialect.dbapi is not None
-        raise dialect.dbapi.OperationalError("the answer to COMMIT was lost")
+        raise lost()
+
+    def executing(cursor: Any, statement: str, *arguments: Any) -> None:
+        changes = not statement.lstrip().startswith(("SELECT", "PRAGMA"))
+        alone = getattr(cursor.connection, "autocommit", False) is True
+        if left[0] == 1 and not happens and changes and alone:
+            left[0] = 0
+            raise lost()
+        execute(cursor, statement, *arguments)
 
     dialect.do_commit = failing  # type: ignore[method-assign, assignment]
+    dialect.do_execute = executing  # type: ignore[method-assign, assignment]
     try:
         yield
     finally:
         dialect.do_commit = commit  # type: ignore[method-assign]
+        dialect.do_execute = execute  # type: ignore[method-assign]
     assert left[0] <= 0, "that COMMIT never came"
 
 

@@ -66,7 +66,10 @@ def test_a_start_stores_run_and_first_checkpoint_in_one_commit(engine: Engine) -
     engine.check_tables()
     with counting(engine) as counted:
         run = engine.start(Order(customer_id=7).ship(["book"]))
-    assert counted.writes == ["INSERT INTO flowroute_run", "INSERT INTO flowroute_checkpoint"]
+    both = ["INSERT INTO flowroute_run", "INSERT INTO flowroute_checkpoint"]
+    if engine.database.engine.dialect.name == "postgresql":
+        both = ["WITH moved AS"]  # one statement for both tables
+    assert counted.writes == both
     assert counted.commits == 1
     assert stored(engine) == (1, 1)
     assert (run.state, run.waiting_for, run.step) == ("waiting", "worker", "ship")

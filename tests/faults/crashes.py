@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from datetime import timedelta
 from typing import Any
 
-import sqlalchemy as sa
+from sqlalchemy import event
 
 from flowroute import Engine
 from flowroute.engine.clock import FakeClock
@@ -116,9 +116,9 @@ class Stage:
         world.entered = lambda: events("entered")
         self.hands.told = self.ears.told = events
         bind = self.engine.database.engine
-        sa.event.listen(bind, "before_cursor_execute", lambda *_: events("before statement"))
-        sa.event.listen(bind, "after_cursor_execute", lambda *_: events("after statement"))
-        sa.event.listen(bind, "commit", lambda *_: events("before commit"))
+        event.listen(bind, "before_cursor_execute", lambda *_: events("before statement"))
+        event.listen(bind, "after_cursor_execute", lambda *_: events("after statement"))
+        event.listen(bind, "commit", lambda *_: events("before commit"))
         commit = bind.dialect.do_commit
 
         def committed(connection: Any) -> None:

@@ -3,6 +3,6 @@
 from __future__ import annotations
 
 from tests.faults.chaos.campaign import HEAL_SECONDS, campaign, controls
-from tests.faults.chaos.directed import dead_worker_heals, raw_rq_heals
+from tests.faults.chaos.directed import dead_worker, raw_rq_heals
 
-__all__ = ["HEAL_SECONDS", "campaign", "controls", "dead_worker_heals", "raw_rq_heals"]
+__all__ = ["HEAL_SECONDS", "campaign", "controls", "dead_worker", "raw_rq_heals"]

@@ -14,7 +14,7 @@ from tests.faults.chaos.load import Load
 from tests.faults.chaos.system import System
 from tests.faults.report import Report
 
-HEAL_SECONDS: Final = 60.0
+HEAL_SECONDS: Final = 120.0
 """How long the runs may take to come to their ends once the faults are over."""
 
 

@@ -17,6 +17,7 @@ import sqlalchemy as sa
 from flowroute.engine.schema import RUNNING, run_table
 from tests.faults.chaos.load import JSON
 from tests.faults.chaos.system import ROOT, System, children, send
+from tests.faults.report import Report
 from tests.processes import Processes
 from tests.services import RedisServer
 from tests.waiting import wait_until
@@ -24,6 +25,8 @@ from tests.waiting import wait_until
 if TYPE_CHECKING:
     from tests.processes import Process
 
+MARGIN_SECONDS: Final = 5.0
+"""How long after its lease a dead worker's run may take to go on."""
 RAW_SECONDS: Final = 120.0
 """How long RQ alone is waited for."""
 
@@ -60,6 +63,21 @@ def dead_worker_heals(database: str, *, lease_seconds: float) -> float:
             poll_seconds=0.02,
         )
         return time.monotonic() - began
+
+
+def dead_worker(database: str, *, lease_seconds: float) -> Report:
+    """The same as a report, in which a run that goes on too late is among `broken`.
+
+    Args:
+        database: sqlite or postgresql.
+        lease_seconds: how long a silent process keeps its runs.
+    """
+    seconds = dead_worker_heals(database, lease_seconds=lease_seconds)
+    report = Report("dead worker", database, 0, points=1, injected=1, heal_seconds=[seconds])
+    report.notes |= {"lease seconds": lease_seconds, "goes on after seconds": seconds}
+    if seconds > lease_seconds + MARGIN_SECONDS:
+        report.broken.append(f"the run went on after {seconds:.1f} s, lease {lease_seconds:g} s")
+    return report
 
 
 def slow_job(path: str) -> None:

@@ -41,8 +41,8 @@ class Faults:
             "stop work-horse": (0.8, self._stop_horse),
             "stop web worker": (0.8, self._stop_web_worker),
             "kill work-horse": (6, self._kill_horse),
-            "kill flow worker": (14, self._kill_worker),
-            "kill flow worker and work-horse": (14, self._kill_both),
+            "kill flow worker": (20, self._kill_worker),
+            "kill flow worker and work-horse": (20, self._kill_both),
             "kill web worker": (12, self._kill_web_worker),
             "flush Redis": (10, self._flush),
             "restart Redis": (15, self._restart_redis),
@@ -103,7 +103,7 @@ class Faults:
         if len(workers) < 2:  # one stays for the visitors
             return False
         leases = self._system.leases()
-        return self._stop([each for each in workers if leases[each] >= 2])
+        return self._stop([each for each in workers if leases[each] >= 3])
 
     def _kill_horse(self) -> bool:
         return self._kill(self._running(self._system.horses()))

@@ -14,7 +14,7 @@ import requests
 from flowroute.engine.schema import FINISHED
 from tests.faults.chaos.application import SHAPES
 
-OPEN: Final = 3
+OPEN: Final = 2
 """Most unfinished runs of one visitor."""
 ANSWER_SECONDS: Final = 8.0
 JSON: Final = {"Accept": "application/json"}
@@ -143,7 +143,7 @@ class Load:
         hurried: how many more start only runs that end in the request.
     """
 
-    def __init__(self, url: str, seed: int, visitors: int = 5, hurried: int = 8) -> None:
+    def __init__(self, url: str, seed: int, visitors: int = 5, hurried: int = 10) -> None:
         self._over = threading.Event()
         self.visitors = [
             Visitor(

@@ -147,6 +147,22 @@ class System:
         self.redis = RedisServer(directory)
         self.redis.start()
         self._exits.callback(self.redis.stop)
+        location = self._make_database(directory)
+        self._environment = {
+            "CHAOS_DATABASE": location,
+            "CHAOS_REDIS": self.redis.url,
+            "CHAOS_SECRET": secrets.token_hex(),
+            "CHAOS_LEASE": str(self._lease_seconds),
+            "CHAOS_VARIANT": self._variant,
+        }
+        self._exits.callback(self._processes.kill_all)
+        self.gunicorn = self._web()
+        self.workers = [self._worker() for _ in range(WORKERS)]
+        wait_until(self._answers, START_SECONDS, what="gunicorn answers", poll_seconds=0.1)
+        for worker in self.workers:
+            worker.wait_for_line("Listening", START_SECONDS)
+
+    def _make_database(self, directory: Path) -> str:
         if self.database == "sqlite":
             location = f"sqlite:///{directory}/chaos.db"
         else:
@@ -162,24 +178,7 @@ class System:
         self._exits.callback(self.engine.dispose)
         schema.add_tables(Base.metadata)
         Base.metadata.create_all(self.engine)
-        with self.engine.begin() as connection:
-            table = schema.schema_table
-            connection.execute(
-                sa.insert(table).values(version=schema.SCHEMA_VERSION, created_at=sa.func.now())
-            ) if not connection.execute(sa.select(table.c.version)).all() else None
-        self._environment = {
-            "CHAOS_DATABASE": location,
-            "CHAOS_REDIS": self.redis.url,
-            "CHAOS_SECRET": secrets.token_hex(),
-            "CHAOS_LEASE": str(self._lease_seconds),
-            "CHAOS_VARIANT": self._variant,
-        }
-        self._exits.callback(self._processes.kill_all)
-        self.gunicorn = self._web()
-        self.workers = [self._worker() for _ in range(WORKERS)]
-        wait_until(self._answers, START_SECONDS, what="gunicorn answers", poll_seconds=0.1)
-        for worker in self.workers:
-            worker.wait_for_line(r"\*\*\* Listening on|Listening", START_SECONDS)
+        return location
 
     def _run(self, command: Sequence[str]) -> Process:
         process = self._processes([sys.executable, "-m", *command], env=self._environment, cwd=ROOT)
@@ -189,6 +188,7 @@ class System:
     def _web(self) -> Process:
         options = ["--workers", "2", "--worker-class", "gthread", "--threads", "8"]
         options += ["--bind", f"127.0.0.1:{self.port}", "--timeout", "30", "--keep-alive", "0"]
+        options += ["--preload"]  # so that one that was killed is soon replaced
         return self._run(["gunicorn", *options, "tests.faults.chaos.application:create_app()"])
 
     def _worker(self) -> Process:
