@@ -79,7 +79,7 @@ class Ears:
 
     told: Callable[[str], None] = staticmethod(lambda _kind: None)
 
-    def moved(self, _move: Move) -> None:
+    def moved(self, move: Move) -> None:  # noqa: ARG002  # the protocol names it
         """Tell."""
         self.told("moved")
 

@@ -55,7 +55,7 @@ class World:
 
     engine: Engine | None = None
     broken: bool = True
-    """Whether the step of `Mending` fails."""
+    """Whether the step of `FaultedMending` fails."""
     entered: Callable[[], None] = lambda: None
     """Called as a step begins."""
 
@@ -75,7 +75,7 @@ class Faulted(Flow, abstract=True):
         self.session.flush()
 
 
-class Inline(Faulted):
+class FaultedInline(Faulted):
     """Plain steps only."""
 
     @step(start=True)
@@ -95,7 +95,7 @@ class Inline(Faulted):
         return done(row.name)
 
 
-class Stairs(Faulted):
+class FaultedStairs(Faulted):
     """Ten plain steps."""
 
     @step(start=True)
@@ -104,7 +104,7 @@ class Stairs(Faulted):
         return self.step(number + 1) if number < 10 else done(number)
 
 
-class Working(Faulted):
+class FaultedWorking(Faulted):
     """A worker step in the middle."""
 
     @step(start=True)
@@ -123,7 +123,7 @@ class Working(Faulted):
         return done("worked")
 
 
-class Workers(Faulted):
+class FaultedWorkers(Faulted):
     """Worker steps one after another."""
 
     @worker_step(start=True)
@@ -132,7 +132,7 @@ class Workers(Faulted):
         return self.work(left - 1) if left > 1 else done("worked")
 
 
-class Retrying(Faulted):
+class FaultedRetrying(Faulted):
     """A worker step that fails at first."""
 
     @worker_step(start=True, retry=Retry(9, backoff=timedelta(seconds=1)))
@@ -144,7 +144,7 @@ class Retrying(Faulted):
         return done(self.run.attempt)
 
 
-class Mending(Faulted):
+class FaultedMending(Faulted):
     """Fails until somebody mends the world, and retries it."""
 
     @step(start=True)
@@ -161,7 +161,7 @@ class Mending(Faulted):
         return done("mended")
 
 
-class Paging(Faulted):
+class FaultedPaging(Faulted):
     """Asks twice."""
 
     @page(start=True)
@@ -180,7 +180,7 @@ class Paging(Faulted):
         return done("answered")
 
 
-class Cancelling(Faulted):
+class FaultedCancelling(Faulted):
     """Is cancelled while its worker step runs."""
 
     @step(start=True)
@@ -198,7 +198,7 @@ class Cancelling(Faulted):
         return done("not cancelled")
 
 
-class Timing(Faulted):
+class FaultedTiming(Faulted):
     """A step that takes too long, and what comes instead."""
 
     @worker_step(start=True, timeout=timedelta(milliseconds=40), on_error="late")
@@ -213,7 +213,7 @@ class Timing(Faulted):
         return done(failure.type)
 
 
-class Importing(Faulted):
+class FaultedImporting(Faulted):
     """Writes many rows in one step."""
 
     @worker_step(start=True)
@@ -231,14 +231,14 @@ class Importing(Faulted):
 
 
 def task(subject: str) -> None:
-    """The function of `Tasking`."""
+    """The function of `FaultedTasking`."""
     context = current_run.get()
     assert context is not None
     world.entered()
     context.session.add(Effect(subject=subject, name="task"))
 
 
-class Tasking(Faulted):
+class FaultedTasking(Faulted):
     """A function as a flow of one step."""
 
     @worker_step(start=True)
@@ -247,7 +247,7 @@ class Tasking(Faulted):
         return done()
 
 
-class Erring(Faulted):
+class FaultedErring(Faulted):
     """Hands over to another step when it fails."""
 
     @step(start=True, on_error="instead")
@@ -264,7 +264,7 @@ class Erring(Faulted):
         return done("handed over")
 
 
-class Delaying(Faulted):
+class FaultedDelaying(Faulted):
     """Waits in between."""
 
     @step(start=True)
@@ -278,13 +278,13 @@ class Delaying(Faulted):
         return done("waited")
 
 
-class Calling(Faulted):
+class FaultedCalling(Faulted):
     """Hands over to another flow, with a worker step, and goes on with its result."""
 
     @step(start=True)
     def begin(self) -> Continuation[str]:
         self.effect("calling")
-        return call(Working(subject=self.subject).begin(), self.answer)
+        return call(FaultedWorking(subject=self.subject).begin(), self.answer)
 
     @step
     def answer(self, said: str) -> Continuation[str]:
@@ -292,7 +292,7 @@ class Calling(Faulted):
         return done(said)
 
 
-class Together(Faulted, checkpoint="suspension"):
+class FaultedTogether(Faulted, checkpoint="suspension"):
     """Plain steps that commit together."""
 
     @step(start=True)
@@ -329,40 +329,40 @@ class Shape:
 
 
 SHAPES = (
-    Shape("inline", lambda k: Inline(subject=k).one(), ("two, changed", "three", "one")),
-    Shape("worker", lambda k: Working(subject=k).begin(), ("begin", "work", "end")),
-    Shape("workers", lambda k: Workers(subject=k).work(), ("work 3", "work 2", "work 1")),
+    Shape("inline", lambda k: FaultedInline(subject=k).one(), ("two, changed", "three", "one")),
+    Shape("worker", lambda k: FaultedWorking(subject=k).begin(), ("begin", "work", "end")),
+    Shape("workers", lambda k: FaultedWorkers(subject=k).work(), ("work 3", "work 2", "work 1")),
     Shape(
         "many workers",
-        lambda k: Workers(subject=k).work(9),
+        lambda k: FaultedWorkers(subject=k).work(9),
         tuple(f"work {left}" for left in range(1, 10)),
     ),
     Shape(
         "many plain steps",
-        lambda k: Stairs(subject=k).step(),
+        lambda k: FaultedStairs(subject=k).step(),
         tuple(f"step {number}" for number in range(1, 11)),
     ),
-    Shape("retry", lambda k: Retrying(subject=k).work(), ("work",)),
-    Shape("failed, then retried", lambda k: Mending(subject=k).begin(), ("begin", "work")),
-    Shape("page", lambda k: Paging(subject=k).first(), ("first", "between", "second")),
-    Shape("cancel", lambda k: Cancelling(subject=k).begin(), ("begin",), schema.CANCELLED),
-    Shape("timeout", lambda k: Timing(subject=k).work(), ("late",)),
+    Shape("retry", lambda k: FaultedRetrying(subject=k).work(), ("work",)),
+    Shape("failed, then retried", lambda k: FaultedMending(subject=k).begin(), ("begin", "work")),
+    Shape("page", lambda k: FaultedPaging(subject=k).first(), ("first", "between", "second")),
+    Shape("cancel", lambda k: FaultedCancelling(subject=k).begin(), ("begin",), schema.CANCELLED),
+    Shape("timeout", lambda k: FaultedTiming(subject=k).work(), ("late",)),
     Shape(
         "rows",
-        lambda k: Importing(subject=k).load(),
+        lambda k: FaultedImporting(subject=k).load(),
         ("row 0", "row 1", "row 2", "row 3", "row 4", "counted"),
     ),
-    Shape("task", lambda k: Tasking(subject=k).work(task, (k,)), ("task",)),
-    Shape("on error", lambda k: Erring(subject=k).begin(), ("instead of begin",)),
-    Shape("delay", lambda k: Delaying(subject=k).begin(), ("begin", "later")),
+    Shape("task", lambda k: FaultedTasking(subject=k).work(task, (k,)), ("task",)),
+    Shape("on error", lambda k: FaultedErring(subject=k).begin(), ("instead of begin",)),
+    Shape("delay", lambda k: FaultedDelaying(subject=k).begin(), ("begin", "later")),
     Shape(
         "sub-flow",
-        lambda k: Calling(subject=k).begin(),
+        lambda k: FaultedCalling(subject=k).begin(),
         ("calling", "begin", "work", "end", "it worked"),
     ),
     Shape(
         "suspension",
-        lambda k: Together(subject=k).count(),
+        lambda k: FaultedTogether(subject=k).count(),
         ("1", "2", "3", "4", "work", "end", "very end"),
     ),
 )
