@@ -48,7 +48,8 @@ def drawn(results: dict[str, Any]) -> str:
             f"{each['injected']:,} | {each['fenced']} | {len(each['lost'])} | "
             f"{len(each['doubled'])} | {len(each['stuck'])} | {healed} |"
         )
-    lines += ["", "| deliberate mistake | noticed |", "|---|---|"]
+    if results["controls"]:
+        lines += ["", "| deliberate mistake | noticed |", "|---|---|"]
     lines += [
         f"| {name} | {'yes' if caught else 'no'} |" for name, caught in results["controls"].items()
     ]
