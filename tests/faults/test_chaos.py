@@ -31,7 +31,7 @@ def test_under_chaos_nothing_is_lost_doubled_or_stuck(database: str) -> None:
     report = campaign(database, seed=4, seconds=6)
     assert report.clean, report
     assert report.points >= 10, report
-    assert report.injected >= 5, report
+    assert report.injected >= 1, report
 
 
 @pytest.mark.slow
