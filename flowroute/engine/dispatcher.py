@@ -13,6 +13,8 @@ import time
 from dataclasses import replace
 from typing import Any, cast
 
+from sqlalchemy.exc import DBAPIError
+
 from flowroute.engine import schema
 from flowroute.engine.advance import Advance, Advances
 from flowroute.engine.attempt import attempt
@@ -178,8 +180,7 @@ class Dispatcher:
     ) -> Outcome:
         with Work(self._database) as work:
             if bookmark is None:
-                with work.reading() as connection:
-                    bookmark = self._store.bookmark(connection, run_id)
+                bookmark = self._bookmark(work, run_id)
             if bookmark is None:
                 raise RunNotFound(f"There is no run {run_id!r}.", run_id=run_id)
             record = bookmark.record
@@ -199,6 +200,19 @@ class Dispatcher:
             if turn is None:
                 return NOTHING
             return self._drive(work, turn, loaded)
+
+    def _bookmark(self, work: Work, run_id: str) -> Bookmark | None:
+        """Where a run stands; None if there is none."""
+        try:
+            with work.reading() as connection:
+                return self._store.bookmark(connection, run_id)
+        except DBAPIError as error:
+            if not error.connection_invalidated:
+                raise
+        # A connection that waited in a pool may have been closed by its server: with a new one, ask
+        # once again.
+        with work.reading() as connection:
+            return self._store.bookmark(connection, run_id)
 
     def _load(self, work: Work, bookmark: Bookmark, caller: Caller) -> Upcoming | None:
         """What to call at a bookmark; None, and recorded, if it can not be called."""

@@ -22,7 +22,7 @@ from flowroute.engine.database import Database, Source, is_transient
 from flowroute.engine.dispatcher import Dispatcher
 from flowroute.engine.failure import Failures
 from flowroute.engine.flow import Flow, definition_of
-from flowroute.engine.identity import is_run_id
+from flowroute.engine.identity import is_run_id, new_run_id
 from flowroute.engine.intervention import Interventions
 from flowroute.engine.local import InlineExecutor, ThreadExecutor
 from flowroute.engine.messenger import Messenger
@@ -489,6 +489,15 @@ class Engine:
         self.check_tables()
         with self.database.connect() as connection:
             self._store.prepare(connection)
+
+    def warm_up(self) -> None:
+        """In a process that waits for work: do what would be slow the first time.
+
+        Raises:
+            sqlalchemy.exc.DBAPIError: The database is away.
+        """
+        with self.database.connect() as connection:
+            self._store.bookmark(connection, new_run_id())
 
     def close(self) -> None:
         """Stop the threads and close the connections. Steps that run finish first."""

@@ -103,7 +103,8 @@ def admit(raw_id: bytes, queue: Queue, codec: Codec) -> FlowJob:
         message = "its id is not one of flowroute's"
         raise ForeignJobError(message)
     try:
-        job = cast("FlowJob", FlowJob.fetch(job_id, queue.connection, JSONSerializer))
+        job = FlowJob(job_id, queue.connection, JSONSerializer)
+        job.restore(_fields(queue.connection, job.key))
         ticket = Ticket.read(job.token, codec)
     except redis.ResponseError as error:
         message = f"what is stored under its id is no job ({error})"
@@ -116,6 +117,13 @@ def admit(raw_id: bytes, queue: Queue, codec: Codec) -> FlowJob:
     job.ticket = ticket
     job.origin = queue.name
     return job
+
+
+def _fields(connection: redis.Redis, key: bytes) -> dict[bytes, bytes]:
+    """What is read of a job, as far as it is there."""
+    names = [b"data", *FIELDS]
+    values = cast("list[bytes | None]", connection.hmget(key, names))
+    return {name: value for name, value in zip(names, values, strict=True) if value is not None}
 
 
 def _plain(data: bytes) -> bytes:

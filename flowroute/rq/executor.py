@@ -29,6 +29,10 @@ if TYPE_CHECKING:
 #: recovery pass over a thousand runs must not wait a thousand times.
 SILENCE_SECONDS = 2.0
 
+#: How often an executor writes that its queue exists, in seconds: a Redis that comes back empty has
+#: forgotten it.
+LIST_SECONDS = 60.0
+
 #: The shortest timeout that a job gets in RQ, in seconds. A stock worker must have imported us
 #: within it, for only then can RQ's alarm be taken back. The step's own timeout is another matter.
 LEAST_TIMEOUT_SECONDS = 10
@@ -86,6 +90,7 @@ class RQExecutor:
         self._make_way = self.connection.register_script(_MAKE_WAY)
         self._engine: Engine | None = None
         self._silent_until = 0.0
+        self._list_at = 0.0
 
     def __repr__(self) -> str:
         return f"<RQExecutor queue {self.queue.name!r} on {connections.describe(self.connection)}>"
@@ -117,7 +122,7 @@ class RQExecutor:
     def submit(self, hint: Hint) -> None:
         """Have a worker look at a run. A hint for a job that still waits in the queue adds nothing.
 
-        Two round trips; two more for a job whose id is taken.
+        One round trip; two more for a job whose id is taken.
 
         Raises:
             RedisUnreachable: Redis did not answer within about a second, or refused.
@@ -154,16 +159,28 @@ class RQExecutor:
             failure_ttl=FAILURE_TTL_SECONDS,
         )
         try:
-            self.queue.enqueue_job(job, unique=True)
+            self._push(job)
         except DuplicateJobError:
             keys = [job.key, self.queue.key, self.queue.intermediate_queue_key]
             if cast("int", self._make_way(keys=keys, args=[job.id])):
                 _logger.info("RQ job %s was lost with its worker; it is queued again", job.id)
                 self._enqueue_again(job)
 
+    def _push(self, job: Job) -> None:
+        """Put a job into the queue by one round trip.
+
+        RQ's list of queues is for those who look at it: once in a while will do.
+        """
+        with self.connection.pipeline(transaction=False) as listing:
+            self.queue.enqueue_job(job, pipeline=listing, unique=True)
+            now = time.monotonic()
+            if now >= self._list_at:
+                listing.execute()
+                self._list_at = now + LIST_SECONDS
+
     def _enqueue_again(self, job: Job) -> None:
         try:
-            self.queue.enqueue_job(job, unique=True)
+            self._push(job)
         except DuplicateJobError:
             # Another process repeated the same hint at the same moment, which serves as well.
             _logger.debug("RQ job %s was queued by another process meanwhile", job.id)

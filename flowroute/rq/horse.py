@@ -5,10 +5,13 @@ from __future__ import annotations
 import os
 import select
 import signal
+import sys
 import time
-from typing import TYPE_CHECKING
+from math import inf
+from typing import TYPE_CHECKING, NoReturn
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from types import FrameType
 
 #: The first and the longest pause while the pipe of a process is closed and the process still
@@ -16,37 +19,74 @@ if TYPE_CHECKING:
 FIRST_PAUSE_SECONDS = 0.001
 LONGEST_PAUSE_SECONDS = 0.5
 
+#: What a pipe takes at once, in bytes (POSIX asks for 512, Linux has 4096).
+LONGEST_ORDER = 512
+
 _SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 
 class Horse:
-    """A forked process whose end can be waited for in short stretches.
+    """A process forked ahead of its job, whose end can be waited for in short stretches.
+
+    A fork, a connection and the first statement on it take longer than most steps: they are done
+    by the time a job comes.
 
     RQ sets an alarm that raises an exception out of the wait. Here the process's end closes a pipe,
     so that the wait returns at once, or after a given time in which nothing happened.
 
-    Create it before the fork and call `forked` in the parent after it.
+    Parameters:
+        prepare: What the process does first.
+        work: What it does with its order, and then ends. An exception makes its exit code 1, and is
+            told of by whoever raises it.
+
+    Raises:
+        OSError: The system has no room for another process.
     """
 
-    def __init__(self) -> None:
-        self.pid = 0
+    def __init__(self, prepare: Callable[[], None], work: Callable[[bytes], None]) -> None:
         self._code: int | None = None
         self._pause = FIRST_PAUSE_SECONDS
         # The child inherits the writing end and never writes. A grandchild may hold it for longer
         # than the child lives, or the child may close it early: the pipe only says when to look.
-        self._ended, self._alive = os.pipe()
+        self._ended, alive = os.pipe()
+        orders, self._orders = os.pipe()
+        # What is buffered would be printed twice.
+        sys.stdout.flush()
+        sys.stderr.flush()
+        try:
+            self.pid = os.fork()
+        except OSError:
+            for each in (self._ended, alive, orders, self._orders):
+                os.close(each)
+            raise
+        if self.pid == 0:
+            os.close(self._ended)
+            os.close(self._orders)  # else it would not notice the worker's end
+            _serve(orders, prepare, work)
+        os.close(alive)
+        os.close(orders)
         self._poll = select.poll()
         self._poll.register(self._ended, select.POLLHUP)
 
-    def forked(self, pid: int) -> None:
-        """Say which process it is."""
-        self.pid = pid
-        os.close(self._alive)
+    def give(self, order: bytes) -> bool:
+        """Have the process do its work; False if it has died while it waited.
 
-    def give_up(self) -> None:
-        """Release the pipe: there was no fork."""
-        os.close(self._alive)
-        os.close(self._ended)
+        Parameters:
+            order: At most `LONGEST_ORDER` bytes, and not none.
+        """
+        try:
+            os.write(self._orders, order)
+        except BrokenPipeError:
+            self.dismiss()
+            return False
+        os.close(self._orders)
+        return True
+
+    def dismiss(self) -> None:
+        """End a process that was given nothing."""
+        os.close(self._orders)
+        os.kill(self.pid, signal.SIGKILL)
+        self.wait(inf)
 
     def wait(self, seconds: float) -> int | None:
         """Wait for the end of the process.
@@ -60,7 +100,7 @@ class Horse:
         until = time.monotonic() + seconds
         left = seconds
         while self._code is None and left >= 0:
-            closed = self._poll.poll(left * 1000)
+            closed = self._poll.poll(None if left == inf else left * 1000)
             self._reap()
             if closed and self._code is None:
                 # It is about to end, or has closed what it had no reason to close.
@@ -75,6 +115,26 @@ class Horse:
         if pid:
             self._code = os.waitstatus_to_exitcode(status)
             os.close(self._ended)
+
+
+def _serve(orders: int, prepare: Callable[[], None], work: Callable[[bytes], None]) -> NoReturn:
+    """In the child: wait for an order, follow it, and end. Without one, end with the worker."""
+    code = os.EX_OK
+    try:
+        os.setpgrp()  # what the job starts is killed with it
+        outlive_signals()
+        prepare()
+        order = os.read(orders, LONGEST_ORDER)
+        os.close(orders)
+        if order:
+            work(order)
+    except BaseException:  # noqa: BLE001 - a fork has no caller to raise to; the exit code tells
+        code = 1
+    finally:
+        # A fork ends without the interpreter's clean-up, and what a step printed would be lost.
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
 
 
 def describe_end(code: int) -> str:

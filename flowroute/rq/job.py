@@ -57,7 +57,7 @@ class Ticket:
 
     def sign(self, codec: Codec) -> str:
         """Write the ticket as a token that only a holder of the secret key can make."""
-        return codec.sign(f"{self.run_id}/{self.seq}", purpose=PURPOSE)
+        return codec.sign(self.text, purpose=PURPOSE)
 
     @classmethod
     def read(cls, token: object, codec: Codec) -> Self:
@@ -70,7 +70,21 @@ class Ticket:
         if not isinstance(token, str) or len(token) > LONGEST_TOKEN:
             message = "The argument of this job is not a token. Nothing was run."
             raise TokenInvalid(message)
-        run_id, _, seq = codec.unsign(token, purpose=PURPOSE).partition("/")
+        return cls.parse(codec.unsign(token, purpose=PURPOSE))
+
+    @property
+    def text(self) -> str:
+        """The ticket without a signature, for whoever trusts its sender."""
+        return f"{self.run_id}/{self.seq}"
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """Read what `text` wrote.
+
+        Raises:
+            TokenInvalid: it names no run.
+        """
+        run_id, _, seq = text.partition("/")
         if not is_run_id(run_id) or re.fullmatch("[0-9]{1,18}", seq) is None:
             message = "The token of this job is signed but names no run. Nothing was run."
             raise TokenInvalid(message)

@@ -8,7 +8,6 @@ from __future__ import annotations
 import gc
 import math
 import signal
-import sys
 import threading
 import time
 from typing import TYPE_CHECKING, Any, cast
@@ -27,7 +26,7 @@ from flowroute.errors import ConfigurationError
 from flowroute.rq import connections
 from flowroute.rq.admission import FlowJob, ForeignJobError, admit
 from flowroute.rq.executor import RQExecutor
-from flowroute.rq.job import run, serve
+from flowroute.rq.job import Ticket, run, serve
 from flowroute.rq.pacing import Outage, RecoveryBeat
 
 if TYPE_CHECKING:
@@ -156,6 +155,7 @@ class FlowLoop(BaseWorker):
         gc.freeze()
         ended = 0
         try:
+            self.get_ready()
             while max_jobs is None or ended < max_jobs:
                 found = self.dequeue_job_and_maintain_ttl(
                     None if burst else self.dequeue_timeout, max_idle_time
@@ -227,11 +227,18 @@ class FlowLoop(BaseWorker):
         return cast("bytes | None", self.connection.blmove(source, intermediate, seconds))
 
     def _remove(self, raw_id: bytes, *keys: bytes) -> None:
-        with self.connection.pipeline() as pipeline:
+        with self._together() as pipeline:
             pipeline.lrem(self.queue.intermediate_queue_key, 0, cast("str", raw_id))
             if keys:
                 pipeline.delete(*keys)
             pipeline.execute()
+
+    def _together(self) -> redis.client.Pipeline:
+        """Commands that are sent at once, without MULTI: it would double the answers.
+
+        What a worker that dies leaves half written is tidied up like what it leaves whole.
+        """
+        return self.connection.pipeline(transaction=False)
 
     # -- between jobs
     # --------------------------------------------------------------------------------
@@ -244,7 +251,7 @@ class FlowLoop(BaseWorker):
             self._suspended = bool(self.connection.exists(WORKERS_SUSPENDED))
         if now_seconds >= self._announce_at:
             fields: dict[Any, Any] = self.serialize()  # pyright: ignore[reportUnknownVariableType]
-            with self.connection.pipeline() as pipeline:
+            with self._together() as pipeline:
                 self.heartbeat(pipeline=pipeline)
                 # All of it each time, for FLUSHALL makes Redis forget the worker.
                 pipeline.hset(self.key, mapping=fields)
@@ -269,13 +276,12 @@ class FlowLoop(BaseWorker):
     # -------------------------------------------------------------------------------------
 
     def begin(self, job: FlowJob) -> Execution | None:
-        """Write to Redis that a job runs here; None if Redis did not take that: it must not run."""
+        """Write to Redis that a job runs here; None if Redis did not take that."""
         seconds = self.get_heartbeat_ttl(job)
         try:
-            with self.connection.pipeline() as pipeline:
+            with self._together() as pipeline:
                 execution = Execution.create(job, seconds, pipeline, worker_name=self.name)
                 self.set_state(WorkerStatus.BUSY, pipeline)
-                self.heartbeat(seconds, pipeline)
                 job.prepare_for_execution(self.name, pipeline)
                 pipeline.lrem(self.queue.intermediate_queue_key, 1, job.id)
                 pipeline.execute()
@@ -287,9 +293,8 @@ class FlowLoop(BaseWorker):
         self.log.info("Worker %s: %s", self.name, job.id)
         return execution
 
-    # RQ's signature.
-    def perform_job(self, job: Job, queue: Queue, execution: Execution) -> bool:  # noqa: ARG002
-        """Advance the run that a job names.
+    def perform(self, ticket: Ticket) -> None:
+        """Advance the run that a ticket names.
 
         No alarm is set, unlike in RQ: the dispatcher enforces each step's timeout.
 
@@ -297,30 +302,30 @@ class FlowLoop(BaseWorker):
             Exception: the engine could not work, such as for want of its database.
         """
         try:
-            run(self.engine, cast("FlowJob", job).ticket)
+            run(self.engine, ticket)
         except BaseException:  # logged here, for a fork ends silently
-            self.log.exception("Worker %s: job %s failed", self.name, job.id)
+            self.log.exception("Worker %s: the job of run %s failed", self.name, ticket.run_id)
             raise
-        finally:
-            # A fork ends without the interpreter's clean-up, and what a step printed would be lost.
-            sys.stdout.flush()
-            sys.stderr.flush()
-        return True
 
-    def end(self, job: FlowJob, execution: Execution, *, failure: str | None) -> None:
+    def get_ready(self) -> None:
+        """Do what can be done before there is a job."""
+
+    def end(self, job: FlowJob, execution: Execution | None, *, failure: str | None) -> None:
         """Write to Redis that a job ended; a job without a failure leaves no trace.
 
         Parameters:
             job: The job.
-            execution: What `begin` returned.
+            execution: What `begin` returned; None: Redis knows of no beginning, and needs no end.
             failure: Why the engine could not work; kept in RQ's failed registry for a while. A step
                 that raised is no failure: that is recorded in the run.
         """
+        if execution is None:
+            return
         job.ended_at = now()
         try:
             if failure is not None:
                 self.handle_job_failure(job, self.queue, exc_string=failure, execution=execution)
-            with self.connection.pipeline() as pipeline:
+            with self._together() as pipeline:
                 if failure is None:
                     self.cleanup_execution(job, pipeline, execution)
                     pipeline.delete(job.key)
@@ -328,7 +333,6 @@ class FlowLoop(BaseWorker):
                     if job.started_at is not None:
                         self.increment_total_working_time(job.ended_at - job.started_at, pipeline)
                 self.set_state(WorkerStatus.IDLE, pipeline)
-                self.heartbeat(pipeline=pipeline)
                 pipeline.execute()
         except redis.RedisError as error:
             # What stays behind is replaced when the hint is repeated, or expires.

@@ -5,6 +5,8 @@ What differs from RQ's own, and why:
 * Only flowroute's jobs are run (see `flowroute.rq.admission`); any other is removed and logged.
 * The application is loaded once, before the first fork.
 * `Engine.recover` runs each second, between jobs and while one runs, in the worker's only thread.
+* The process for the next job is forked, and connected to the database, while the current one runs
+  or none does: a short step would take less time than that.
 * A job takes four round trips to Redis, and none in the forked process: what counts is in the
   database, and RQ's registries are for people to look at.
 * Redis may restart, lose everything or be away: the worker waits for it. RQ's ends when that
@@ -26,7 +28,8 @@ from rq.worker import SimpleWorker, Worker
 
 from flowroute.engine.schema import RUNNING
 from flowroute.errors import RunNotFound
-from flowroute.rq.horse import Horse, describe_end, outlive_signals
+from flowroute.rq.horse import Horse, describe_end
+from flowroute.rq.job import Ticket
 from flowroute.rq.loop import ANNOUNCE_SECONDS, FlowLoop
 
 if TYPE_CHECKING:
@@ -60,44 +63,65 @@ class FlowWorker(FlowLoop, Worker):
     """
 
     _horse: Horse
+    _spare: Horse | None = None
 
     def execute_job(self, job: Job, queue: Queue) -> None:
-        """Fork, let the child advance the run, and wait for its end."""
+        """Have a forked process advance the run, and wait for its end."""
         flow_job = cast("FlowJob", job)
-        execution = self.begin(flow_job)
-        if execution is None:
-            return
         try:
             self.fork_work_horse(job, queue)
         except OSError as error:  # no memory, or no room for another process
             self.log.exception("Worker %s: can not fork", self.name)
+            execution = self.begin(flow_job)
             self.end(flow_job, execution, failure=f"The worker could not fork: {error}")
             return
+        # The rest is done while the job runs.
+        execution = self.begin(flow_job)
+        if not self._stop_requested:
+            self.get_ready()
         self.monitor_work_horse(job, queue, execution)
 
-    def fork_work_horse(self, job: Job, queue: Queue) -> None:
-        """Fork. The child runs the job and never returns.
+    def get_ready(self) -> None:
+        """Fork a process for the next job, if none waits."""
+        if self._spare is not None:
+            return
+        try:
+            self._spare = Horse(self._prepare, self._work)
+        except OSError as error:  # the next job will try again
+            self.log.warning("Worker %s: can not fork ahead: %s", self.name, error)
+
+    def fork_work_horse(self, job: Job, queue: Queue) -> None:  # noqa: ARG002  # RQ's signature
+        """Give the job to the process that was forked for it, or to a new one if that has died.
 
         Raises:
             OSError: the system has no room for another process.
         """
-        # What is buffered would be printed twice.
-        sys.stdout.flush()
-        sys.stderr.flush()
-        self._horse = Horse()
-        try:
-            super().fork_work_horse(job, queue)
-        except OSError:
-            self._horse.give_up()
-            raise
-        self._horse.forked(self.horse_pid)
+        order = cast("FlowJob", job).ticket.text.encode()
+        horse, self._spare = self._spare, None
+        while horse is None or not horse.give(order):
+            horse = Horse(self._prepare, self._work)
+        self._horse, self._horse_pid = horse, horse.pid
 
-    def setup_work_horse_signals(self) -> None:
-        """In the child: let the signals that end the worker pass by."""
-        outlive_signals()
+    def teardown(self) -> None:
+        """Let the waiting process go, and take the worker out of RQ's lists."""
+        if self._spare is not None:
+            self._spare.dismiss()
+            self._spare = None
+        super().teardown()
+
+    def _prepare(self) -> None:
+        """In the child: what would be slow the first time."""
+        try:
+            self.engine.warm_up()
+        except Exception:  # the database may be away, and back when there is a job
+            self.log.debug("Worker %s: a process is not prepared", self.name, exc_info=True)
+
+    def _work(self, order: bytes) -> None:
+        """In the child: do the job."""
+        self.perform(Ticket.parse(order.decode()))
 
     # RQ's signature.
-    def monitor_work_horse(self, job: Job, queue: Queue, execution: Execution) -> None:  # noqa: ARG002
+    def monitor_work_horse(self, job: Job, queue: Queue, execution: Execution | None) -> None:  # noqa: ARG002
         """Wait for the child's end, recover runs meanwhile, and kill it if it is stuck."""
         flow_job = cast("FlowJob", job)
         began = time.monotonic()
@@ -120,7 +144,9 @@ class FlowWorker(FlowLoop, Worker):
             self.log.error("Worker %s: job %s: %s", self.name, job.id, failure)
         self.end(flow_job, execution, failure=failure)
 
-    def _keep_alive(self, job: Job, execution: Execution) -> None:
+    def _keep_alive(self, job: Job, execution: Execution | None) -> None:
+        if execution is None:
+            return
         try:
             self.maintain_heartbeats(job, execution)
         except redis.RedisError as error:
@@ -154,7 +180,7 @@ class InlineFlowWorker(FlowLoop, SimpleWorker):
         RedisUnreachable: As for `FlowWorker`.
     """
 
-    def execute_job(self, job: Job, queue: Queue) -> None:
+    def execute_job(self, job: Job, queue: Queue) -> None:  # noqa: ARG002  # RQ's signature
         """Advance the run."""
         flow_job = cast("FlowJob", job)
         execution = self.begin(flow_job)
@@ -162,7 +188,10 @@ class InlineFlowWorker(FlowLoop, SimpleWorker):
             return
         failure = None
         try:
-            self.perform_job(job, queue, execution)
+            self.perform(flow_job.ticket)
         except Exception as error:  # noqa: BLE001 - logged already; the worker outlives the job
             failure = f"{type(error).__name__}: {error}"
+        # What the step printed is there now, and not only when a buffer is full.
+        sys.stdout.flush()
+        sys.stderr.flush()
         self.end(flow_job, execution, failure=failure)

@@ -29,15 +29,12 @@ def fork() -> Iterator[Fork]:
     pids: list[int] = []
 
     def start(function: Callable[[], object]) -> Horse:
-        horse = Horse()
-        pid = os.fork()
-        if pid == 0:
-            try:
-                function()
-            finally:
-                os._exit(0)
-        horse.forked(pid)
-        pids.append(pid)
+        def work(_order: bytes) -> None:
+            function()
+
+        horse = Horse(lambda: None, work)
+        pids.append(horse.pid)
+        assert horse.give(b"an order")
         return horse
 
     yield start
@@ -97,7 +94,6 @@ def test_the_wait_ends_when_its_time_is_over(fork: Fork) -> None:
 
 def test_a_grandchild_that_lives_on_does_not_hide_the_end(fork: Fork) -> None:
     def leave_one_behind() -> None:
-        os.setpgrp()
         if os.fork() == 0:
             blocked()
 
@@ -122,9 +118,89 @@ def test_no_descriptor_is_left_open(fork: Fork) -> None:
     before = descriptors()
 
     assert end_of(fork(lambda: None)) == 0
-    Horse().give_up()
+    horse_that("waits").dismiss()
 
     assert descriptors() <= before
+
+
+# -- before there is a job -------------------------------------------------------------------------
+
+
+def horse_that(does: str, tell: Path | None = None) -> Horse:
+    """A process that waits for an order; it writes down what it did."""
+
+    def prepare() -> None:
+        if does == "fails to prepare":
+            raise ConnectionError(does)
+        if tell is not None:
+            tell.write_text("prepared")
+
+    def work(order: bytes) -> None:
+        assert tell is not None
+        tell.write_text(f"{tell.read_text()}, did {order.decode()}")
+
+    return Horse(prepare, work)
+
+
+def test_a_process_is_prepared_before_it_gets_its_order(tmp_path: Path) -> None:
+    tell = tmp_path / "told"
+    horse = horse_that("waits", tell)
+    wait_until(lambda: tell.exists() and tell.read_text(), 10, what="it is prepared")
+    assert tell.read_text() == "prepared"
+
+    assert horse.give(b"this")
+
+    assert end_of(horse) == 0
+    assert tell.read_text() == "prepared, did this"
+
+
+def test_a_process_whose_worker_is_gone_ends_without_an_order(tmp_path: Path) -> None:
+    tell = tmp_path / "told"
+    horse = horse_that("waits", tell)
+
+    os.close(horse._orders)  # noqa: SLF001  # as the system does when the worker is killed
+
+    assert end_of(horse) == 0
+    assert tell.read_text() == "prepared"
+
+
+def test_an_order_for_a_process_that_died_is_not_taken() -> None:
+    before = descriptors()
+    horse = horse_that("fails to prepare")
+    wait_until(lambda: state_of(horse.pid) == "Z", 10, what="it ended")
+
+    assert not horse.give(b"this")
+
+    assert descriptors() <= before
+    with pytest.raises(ChildProcessError):  # it was waited for
+        os.waitpid(horse.pid, os.WNOHANG)
+
+
+def test_what_a_process_raises_makes_its_exit_code_one(fork: Fork) -> None:
+    def fail() -> None:
+        raise LookupError
+
+    assert end_of(fork(fail)) == 1
+
+
+def test_a_fork_that_the_system_refuses_leaves_nothing_open(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    before = descriptors()
+
+    def refuse() -> int:
+        raise BlockingIOError(11, "Resource temporarily unavailable")
+
+    monkeypatch.setattr(os, "fork", refuse)
+
+    with pytest.raises(BlockingIOError):
+        horse_that("waits")
+
+    assert descriptors() <= before
+
+
+def state_of(pid: int) -> str:
+    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
 
 
 def test_an_end_is_put_into_words() -> None:
