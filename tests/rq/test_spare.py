@@ -106,12 +106,12 @@ def test_a_job_runs_although_redis_does_not_take_down_that_it_began(
     assert isinstance(own_engine.executor, RQExecutor)
     connection = own_engine.executor.connection
     # The registries are refused; what lies in the queue can still be read.
-    connection.execute_command("ACL", "SETUSER", "default", "-zadd")
+    connection.acl_setuser("default", commands=["-zadd"])
 
     assert own_engine.start(Greeting(name="ada").begin()).wait(timeout_seconds=20).state == "done"
 
     worker.wait_for_line("not begun")
-    connection.execute_command("ACL", "SETUSER", "default", "+zadd")
+    connection.acl_setuser("default", commands=["+zadd"])
     assert own_engine.start(Greeting(name="ada").begin()).wait(timeout_seconds=20).state == "done"
 
 
