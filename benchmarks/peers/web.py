@@ -106,14 +106,16 @@ class Web:
 
     def __init__(self, app: Flask) -> None:
         self._app = app
+        self._cookie = ""
 
     def visit(self, path: str, accept: str = "text/html") -> dict[str, Any]:
-        """The status and the length of one answer."""
-        body, status, _ = run_wsgi_app(self._app.wsgi_app, self._environment(path, accept))
+        """The status and the length of one answer; a cookie is kept, as a browser keeps it."""
+        body, status, headers = run_wsgi_app(self._app.wsgi_app, self._environment(path, accept))
+        self._cookie = headers.get("Set-Cookie", self._cookie).partition(";")[0]
         return {"status": status, "bytes": len(b"".join(body))}
 
     def rate(self, path: str, count: int, accept: str = "text/html") -> float:
-        """Requests per second."""
+        """Requests per second, of a browser that was there before."""
         template = self._environment(path, accept)
         call = self._app.wsgi_app
         gc.collect()
@@ -131,7 +133,8 @@ class Web:
             return pragmas(db.engine)
 
     def _environment(self, path: str, accept: str) -> dict[str, Any]:
-        builder = EnvironBuilder(path=path, headers=[("Accept", accept)])
+        headers = [("Accept", accept), ("Cookie", self._cookie)]
+        builder = EnvironBuilder(path=path, headers=headers)
         return {**builder.get_environ()}
 
 
