@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from rq import Queue
+    from rq.executions import Execution
 
     from flowroute.engine.codec import Codec
 
@@ -55,6 +56,8 @@ class FlowJob(Job):
     """The job's one argument, as it was found: not verified."""
     ticket: Ticket
     """What the token says. Set once it has been verified."""
+    execution: Execution | None = None
+    """What RQ knows of its start. Set once that has been written to Redis."""
 
     def restore(self, raw_data: Mapping[bytes, bytes]) -> None:
         """Read a job's hash as Redis returned it.

@@ -91,6 +91,8 @@ class FlowLoop(BaseWorker):
         self._announce_at = 0.0
         self._tidy_at = 0.0
         self._suspended = False
+        self.more = False
+        """Whether more jobs waited when the last one ended."""
         super().__init__(self.queue, name, connection=connection, serializer=JSONSerializer)
 
     @property
@@ -162,6 +164,7 @@ class FlowLoop(BaseWorker):
                 )
                 if found is None:
                     break
+                self.log.info("Worker %s: %s", self.name, found[0].id)
                 self.execute_job(*found)
                 ended += 1
         finally:
@@ -275,8 +278,14 @@ class FlowLoop(BaseWorker):
     # -- one job
     # -------------------------------------------------------------------------------------
 
-    def begin(self, job: FlowJob) -> Execution | None:
-        """Write to Redis that a job runs here; None if Redis did not take that."""
+    def begin(self, job: FlowJob) -> None:
+        """Write to Redis that a job runs here, for people to look at, if that was not written yet.
+
+        Called for a job that takes longer than `recover_seconds`: telling of it takes longer than
+        many a step.
+        """
+        if job.execution is not None:
+            return
         seconds = self.get_heartbeat_ttl(job)
         try:
             with self._together() as pipeline:
@@ -286,12 +295,13 @@ class FlowLoop(BaseWorker):
                 pipeline.lrem(self.queue.intermediate_queue_key, 1, job.id)
                 pipeline.execute()
         except redis.RedisError as error:
-            self.log.warning("Worker %s: job %s not begun: %s", self.name, job.id, error)
+            self.log.warning(
+                "Worker %s: start of job %s not recorded: %s", self.name, job.id, error
+            )
             self._announce_at = 0.0
-            return None
+            return
+        job.execution = execution
         self.executions[execution.id] = execution
-        self.log.info("Worker %s: %s", self.name, job.id)
-        return execution
 
     def perform(self, ticket: Ticket) -> None:
         """Advance the run that a ticket names.
@@ -310,36 +320,42 @@ class FlowLoop(BaseWorker):
     def get_ready(self) -> None:
         """Do what can be done before there is a job."""
 
-    def end(self, job: FlowJob, execution: Execution | None, *, failure: str | None) -> None:
+    def end(self, job: FlowJob, *, failure: str | None) -> None:
         """Write to Redis that a job ended; a job without a failure leaves no trace.
 
         Parameters:
             job: The job.
-            execution: What `begin` returned; None: Redis knows of no beginning, and needs no end.
             failure: Why the engine could not work; kept in RQ's failed registry for a while. A step
                 that raised is no failure: that is recorded in the run.
         """
-        if execution is None:
-            return
-        job.ended_at = now()
+        if failure is not None:
+            self.begin(job)
+        execution = job.execution
+        ended_at = job.ended_at = now()
         try:
-            if failure is not None:
+            if failure is not None and execution is not None:
                 self.handle_job_failure(job, self.queue, exc_string=failure, execution=execution)
             with self._together() as pipeline:
+                if execution is not None:
+                    self.set_state(WorkerStatus.IDLE, pipeline)
                 if failure is None:
-                    self.cleanup_execution(job, pipeline, execution)
+                    if execution is None:
+                        pipeline.lrem(self.queue.intermediate_queue_key, 1, job.id)
+                    else:
+                        self.cleanup_execution(job, pipeline, execution)
                     pipeline.delete(job.key)
                     self.increment_successful_job_count(pipeline)
                     if job.started_at is not None:
-                        self.increment_total_working_time(job.ended_at - job.started_at, pipeline)
-                self.set_state(WorkerStatus.IDLE, pipeline)
-                pipeline.execute()
+                        self.increment_total_working_time(ended_at - job.started_at, pipeline)
+                pipeline.llen(self.queue.key)
+                self.more = bool(pipeline.execute()[-1])
         except redis.RedisError as error:
             # What stays behind is replaced when the hint is repeated, or expires.
             self.log.warning("Worker %s: end of job %s not recorded: %s", self.name, job.id, error)
             self._announce_at = 0.0
         finally:
-            self.executions.pop(execution.id, None)
+            if execution is not None:
+                self.executions.pop(execution.id, None)
 
     # -- signals, and what is left out of RQ
     # ---------------------------------------------------------

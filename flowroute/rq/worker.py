@@ -7,8 +7,8 @@ What differs from RQ's own, and why:
 * `Engine.recover` runs each second, between jobs and while one runs, in the worker's only thread.
 * The process for the next job is forked, and connected to the database, while the current one runs
   or none does: a short step would take less time than that.
-* A job takes four round trips to Redis, and none in the forked process: what counts is in the
-  database, and RQ's registries are for people to look at.
+* A job takes three round trips to Redis, and none in the forked process: what counts is in the
+  database. RQ's registries are for people to look at, so only a job of more than a second is there.
 * Redis may restart, lose everything or be away: the worker waits for it. RQ's ends when that
   happens at the wrong moment.
 * RQ's remote commands are not listened to: `Run.cancel` stops a step.
@@ -19,6 +19,7 @@ from __future__ import annotations
 import os
 import sys
 import time
+from functools import cached_property
 from math import inf
 from typing import TYPE_CHECKING, cast
 
@@ -28,13 +29,13 @@ from rq.worker import SimpleWorker, Worker
 
 from flowroute.engine.schema import RUNNING
 from flowroute.errors import RunNotFound
+from flowroute.rq.bystander import Bystander
 from flowroute.rq.horse import Horse, describe_end
 from flowroute.rq.job import Ticket
 from flowroute.rq.loop import ANNOUNCE_SECONDS, FlowLoop
 
 if TYPE_CHECKING:
     from rq import Queue
-    from rq.executions import Execution
     from rq.job import Job
 
     from flowroute.rq.admission import FlowJob
@@ -68,22 +69,21 @@ class FlowWorker(FlowLoop, Worker):
     def execute_job(self, job: Job, queue: Queue) -> None:
         """Have a forked process advance the run, and wait for its end."""
         flow_job = cast("FlowJob", job)
+        flow_job.started_at = now()
         try:
             self.fork_work_horse(job, queue)
         except OSError as error:  # no memory, or no room for another process
             self.log.exception("Worker %s: can not fork", self.name)
-            execution = self.begin(flow_job)
-            self.end(flow_job, execution, failure=f"The worker could not fork: {error}")
+            self.end(flow_job, failure=f"The worker could not fork: {error}")
             return
-        # The rest is done while the job runs.
-        execution = self.begin(flow_job)
-        if not self._stop_requested:
+        if self.more:  # else the fork would only take the time of the one job that there is
             self.get_ready()
-        self.monitor_work_horse(job, queue, execution)
+        self._watch(flow_job)
+        self.get_ready()
 
     def get_ready(self) -> None:
-        """Fork a process for the next job, if none waits."""
-        if self._spare is not None:
+        """Fork a process for the next job, if none waits, and if there will be one."""
+        if self._spare is not None or self._stop_requested:
             return
         try:
             self._spare = Horse(self._prepare, self._work)
@@ -120,35 +120,34 @@ class FlowWorker(FlowLoop, Worker):
         """In the child: do the job."""
         self.perform(Ticket.parse(order.decode()))
 
-    # RQ's signature.
-    def monitor_work_horse(self, job: Job, queue: Queue, execution: Execution | None) -> None:  # noqa: ARG002
+    def _watch(self, job: FlowJob) -> None:
         """Wait for the child's end, recover runs meanwhile, and kill it if it is stuck."""
-        flow_job = cast("FlowJob", job)
         began = time.monotonic()
         announce_at = began + ANNOUNCE_SECONDS
         timeout = job.timeout or 0
         kill_at = began + timeout + KILL_AFTER_SECONDS if timeout > 0 else inf
-        job.started_at = now()
         while (code := self._horse.wait(self.recover_seconds)) is None:
+            self.begin(job)
+            self.get_ready()
             self.recovery.run_if_due()
-            if time.monotonic() >= kill_at and self._is_stuck(flow_job):
+            if time.monotonic() >= kill_at and self._is_stuck(job):
                 self.log.error("Worker %s: job %s is stuck, killing it", self.name, job.id)
                 self.kill_horse()
             elif time.monotonic() >= announce_at:
                 announce_at = time.monotonic() + ANNOUNCE_SECONDS
-                self._keep_alive(job, execution)
+                self._keep_alive(job)
         self._horse_pid = 0
         failure = None
         if code != os.EX_OK:
             failure = f"The process of this job failed: {describe_end(code)}."
             self.log.error("Worker %s: job %s: %s", self.name, job.id, failure)
-        self.end(flow_job, execution, failure=failure)
+        self.end(job, failure=failure)
 
-    def _keep_alive(self, job: Job, execution: Execution | None) -> None:
-        if execution is None:
+    def _keep_alive(self, job: FlowJob) -> None:
+        if job.execution is None:
             return
         try:
-            self.maintain_heartbeats(job, execution)
+            self.maintain_heartbeats(job, job.execution)
         except redis.RedisError as error:
             self.log.warning("Worker %s: not announced: %s", self.name, error)
 
@@ -180,18 +179,26 @@ class InlineFlowWorker(FlowLoop, SimpleWorker):
         RedisUnreachable: As for `FlowWorker`.
     """
 
+    @cached_property
+    def _bystander(self) -> Bystander[FlowJob]:
+        return Bystander(self.begin, self.recover_seconds)
+
+    def teardown(self) -> None:
+        """End the thread that looks on, and take the worker out of RQ's lists."""
+        self._bystander.close()
+        super().teardown()
+
     def execute_job(self, job: Job, queue: Queue) -> None:  # noqa: ARG002  # RQ's signature
         """Advance the run."""
         flow_job = cast("FlowJob", job)
-        execution = self.begin(flow_job)
-        if execution is None:
-            return
+        flow_job.started_at = now()
         failure = None
         try:
-            self.perform(flow_job.ticket)
+            with self._bystander.watching(flow_job):
+                self.perform(flow_job.ticket)
         except Exception as error:  # noqa: BLE001 - logged already; the worker outlives the job
             failure = f"{type(error).__name__}: {error}"
         # What the step printed is there now, and not only when a buffer is full.
         sys.stdout.flush()
         sys.stderr.flush()
-        self.end(flow_job, execution, failure=failure)
+        self.end(flow_job, failure=failure)

@@ -6,6 +6,7 @@ import gc
 import logging
 import os
 import sqlite3
+import threading
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,7 +22,7 @@ from flowroute import Engine
 from flowroute.engine.ports import Hint
 from flowroute.errors import ConfigurationError, RedisUnreachable, TablesMissing
 from flowroute.rq import FlowWorker, InlineFlowWorker, RQExecutor, job
-from tests.rq.application import SECRET, Greeting, Relay, make_engine
+from tests.rq.application import SECRET, Greeting, Held, Relay, make_engine
 from tests.waiting import free_port, wait_until
 
 if TYPE_CHECKING:
@@ -213,33 +214,71 @@ def test_a_fork_that_the_system_refuses_does_not_end_the_worker(
 
 
 class _Refusing:
-    """Lets a pipeline fail, once."""
+    """Lets no pipeline through."""
 
-    def __init__(self, real: redis.Redis) -> None:
-        self.real = real
-        self.failures = 1
+    asked = 0
 
-    def pipeline(self, *arguments: Any, **named: Any) -> object:
-        if self.failures:
-            self.failures -= 1
-            raise redis.ConnectionError("gone")
-        return self.real.pipeline(*arguments, **named)
+    def pipeline(self, *_arguments: Any, **_named: Any) -> object:
+        self.asked += 1
+        raise redis.ConnectionError("gone")
 
 
-def test_a_job_that_could_not_be_announced_does_not_run(
-    engine: Engine, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+def test_a_job_that_redis_does_not_take_down_runs_all_the_same(
+    engine: Engine,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    tmp_path: Path,
 ) -> None:
-    run = engine.start(Greeting(name="ada").begin())
-    worker = InlineFlowWorker(engine)
+    gate = tmp_path / "gate"
+    run = engine.start(Held(gate=str(gate)).hold())
+    worker = InlineFlowWorker(engine, recover_seconds=0.01)
     worker.register_birth()  # type: ignore[no-untyped-call]  # RQ leaves it untyped
     found = worker.dequeue_job_and_maintain_ttl(None)
     assert found is not None
-    refusing = _Refusing(worker.connection)
+    refusing = _Refusing()
     monkeypatch.setattr(worker.connection, "pipeline", refusing.pipeline)
+
+    def open_gate() -> None:
+        wait_until(lambda: refusing.asked, what="Redis was told")
+        gate.touch()
+
+    opener = threading.Thread(target=open_gate)
+    opener.start()
 
     with caplog.at_level(logging.WARNING):
         worker.execute_job(*found)
 
-    assert run.state == "waiting"
-    assert "not begun: gone" in caplog.text
+    opener.join()
+    worker.teardown()
+    assert run.state == "done"
+    assert "start of job" in caplog.text
+    assert "not recorded: gone" in caplog.text
     assert worker.executions == {}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_short_job_costs_few_redis_commands(engine: Engine, kind: type[FlowLoop]) -> None:
+    def used() -> dict[str, int]:
+        statistics = connection_of(engine).info("commandstats")
+        return {name.removeprefix("cmdstat_"): each["calls"] for name, each in statistics.items()}
+
+    def burst(jobs: int) -> dict[str, int]:
+        for _ in range(jobs):
+            engine.start(Greeting(name="ada").begin())
+        before = used()
+        assert kind(engine).work(burst=True) is True
+        return {name: calls - before.get(name, 0) for name, calls in used().items()}
+
+    two, five = burst(2), burst(5)
+
+    for_each = {name: (five[name] - two.get(name, 0)) // 3 for name in five}
+    assert {name: calls for name, calls in for_each.items() if calls > 0} == {
+        # Three round trips: pop, read, and what tells of the end.
+        "lmove": 1,
+        "hmget": 1,
+        "lrem": 1,
+        "del": 1,
+        "hincrby": 1,
+        "hincrbyfloat": 1,
+        "llen": 1,
+    }

@@ -142,6 +142,28 @@ def test_a_job_that_ended_leaves_nothing_in_redis(
 
 
 @pytest.mark.parametrize("kind", KINDS)
+def test_a_job_that_takes_long_is_in_rqs_registry(
+    engine: Engine, workers: Workers, tmp_path: Path, kind: str
+) -> None:
+    gate = tmp_path / "gate"
+    worker = workers.start(kind)
+    run = engine.start(Held(gate=str(gate)).hold())
+    started(gate)
+
+    wait_until(lambda: keys(engine, "rq:wip:*"), what="the job is listed")
+
+    (listed,) = Worker.all(connection_of(engine))
+    assert (listed.pid, listed.get_state()) == (worker.pid, "busy")
+    gate.touch()
+    assert run.wait(timeout_seconds=20).result == 1
+    wait_until(lambda: not keys(engine, "rq:wip:*"), what="the job is listed no more")
+    wait_until(
+        lambda: [each.get_state() for each in Worker.all(connection_of(engine))] == ["idle"],
+        what="the worker is idle",
+    )
+
+
+@pytest.mark.parametrize("kind", KINDS)
 def test_a_step_that_raises_fails_its_run_and_not_its_job(
     engine: Engine, workers: Workers, kind: str
 ) -> None:
