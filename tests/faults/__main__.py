@@ -52,7 +52,7 @@ CAMPAIGNS: dict[str, Callable[[str, NewUrl, int], list[Report]]] = {
     ],
     "zombies": lambda kind, new, seed: [crashes.zombies(kind, new(), seed=seed)],
     "ambiguous-commits": lambda kind, new, seed: [
-        ambiguity.ambiguous_commits(kind, new(), seed=seed, pairs=6)
+        ambiguity.ambiguous_commits(kind, new(), seed=seed, pairs=4)
     ],
     "delivery": lambda kind, new, seed: [
         delivery.deliveries(kind, new(), seed=seed),

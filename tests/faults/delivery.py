@@ -142,7 +142,7 @@ class Post:
             os.close(go)
             os.read(wait, 1)  # ends when everybody has closed the other end
             hints: list[Hint] = []
-            self.stage.hands.submit = hints.append  # type: ignore[method-assign]
+            self.stage.hands.submit = hints.append  # type: ignore[method-assign, assignment]
             before, self.errors = self.entered.count, []
             advanced = self._advance(hint)
             return advanced, self.entered.count - before, hints, self.errors

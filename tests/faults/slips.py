@@ -37,7 +37,8 @@ def taken_for_failed(engine: Engine) -> None:
         return nullcontext()
 
     advances.store, failures.certain, failures.reload = storing, unlooked, again
-    dispatcher.is_transient = lambda error: isinstance(error, DBAPIError)
+    module: Any = dispatcher
+    module.is_transient = lambda error: isinstance(error, DBAPIError)
 
 
 def taken_for_stored(engine: Engine) -> None:
@@ -96,4 +97,4 @@ def any_form(engine: Engine) -> None:
     def careless(run: Any, caller: Caller, *, seq: int | None = None) -> Outcome:  # noqa: ARG001
         return visit(run, caller)
 
-    engine.visit = careless  # type: ignore[method-assign, assignment]
+    engine.visit = careless  # type: ignore[method-assign]
