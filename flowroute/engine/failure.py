@@ -143,7 +143,11 @@ class Failures:
 
     @contextmanager
     def certain(self, turn: Turn, seq: int) -> Generator[None]:
-        """Around the COMMIT of a checkpoint: it may have happened although it reported an error."""
+        """Around the COMMIT of a checkpoint: it may have happened although it reported an error.
+
+        If it did, the turn is stale: the session took it for undone. New rows are none of its rows
+        any more, and what the next step changed in them would be lost without a word.
+        """
         try:
             yield
         except DBAPIError:
@@ -151,6 +155,7 @@ class Failures:
                 epoch = self._store.checkpoint_epoch(connection, turn.run_id, seq)
             if epoch != turn.epoch:
                 raise
+            turn.stale = True
             logger.warning(
                 "run %s: COMMIT of checkpoint %s reported an error, but happened", turn.run_id, seq
             )

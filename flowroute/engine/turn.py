@@ -98,7 +98,7 @@ class Turn:
     transient: int = 0
     """How often the database asked for another try of this attempt."""
     stale: bool = False
-    """Whether what is in memory was undone: the bookmark has to be read again."""
+    """Whether what is in memory was undone, or taken for it: the bookmark has to be read again."""
     commits_each: bool = False
     """Whether each step commits, also in a flow that does so at its suspension only."""
     postponed: list[NewCheckpoint] = field(default_factory=list[NewCheckpoint])

@@ -116,6 +116,25 @@ def test_a_step_whose_commit_happened_but_reported_an_error_is_not_run_again(
     assert [c.seq for c in run.checkpoints] == [0, 1, 2]
 
 
+def test_what_a_step_changes_in_a_new_row_is_stored_though_the_commit_before_reported_an_error(
+    engine: Engine,
+) -> None:
+    class HandingRow(Flow):
+        @step(start=True)
+        def make(self) -> Continuation[str]:
+            return self.change(Note(text="new"))
+
+        @step
+        def change(self, note: Note) -> Continuation[str]:
+            note.text = "changed"
+            return done(note.text)
+
+    with failing_commit(engine, happens=True, number=2):
+        run = engine.start(HandingRow().make())
+    assert run.result == "changed"
+    assert notes(engine) == ["changed"]
+
+
 @pytest.mark.parametrize("writes", [False, True])
 def test_a_step_whose_commit_did_not_happen_is_a_failed_attempt(
     engine: Engine, *, writes: bool
