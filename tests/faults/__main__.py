@@ -21,7 +21,18 @@ from typing import Any
 import sqlalchemy as sa
 
 from tests.engine.conftest import make_tables
-from tests.faults import ambiguity, chaos, crashes, delivery, doors, forms, mutants, odd
+from tests.faults import (
+    ambiguity,
+    chaos,
+    contention,
+    crashes,
+    delivery,
+    doors,
+    forms,
+    mutants,
+    odd,
+    storage,
+)
 from tests.faults.controls import run_controls
 from tests.faults.databases import databases
 from tests.faults.page import write
@@ -58,6 +69,10 @@ CAMPAIGNS: dict[str, Callable[[str, NewUrl, int], list[Report]]] = {
         delivery.deliveries(kind, new(), seed=seed),
         forms.simultaneous_posts(kind, new(), seed=seed),
     ],
+    "storage": lambda kind, new, seed: (
+        [storage.storage(kind, new(), seed=seed)] if kind == "sqlite" else []
+    ),
+    "contention": lambda kind, new, seed: [contention.contention(kind, new(), seed=seed)],
     "chaos": lambda kind, _new, seed: [
         chaos.campaign(kind, seed=seed + run, seconds=CHAOS_SECONDS) for run in range(CHAOS_RUNS)
     ],

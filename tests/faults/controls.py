@@ -15,6 +15,7 @@ from flowroute.engine.recovery import Recovered
 from flowroute.engine.schema import run_table
 from flowroute.engine.work import Work
 from tests.faults.ambiguity import ambiguous_commits
+from tests.faults.contention import contention
 from tests.faults.crashes import (
     Mutation,
     crash_points,
@@ -26,11 +27,16 @@ from tests.faults.report import Report
 from tests.faults.shapes import SHAPES, Shape
 from tests.faults.slips import (
     any_form,
+    conflicts_not_tried_again,
+    dropped_connection_used_again,
+    failed_commit_overlooked,
+    failed_write_overlooked,
     hint_believed,
     look_before_claims,
     taken_for_failed,
     taken_for_stored,
 )
+from tests.faults.storage import storage
 
 
 def _some(*names: str) -> tuple[Shape, ...]:
@@ -203,6 +209,8 @@ class Control:
     """How many of the campaign's points are enough."""
     reason: str = ""
     """What one of the findings has to say, so that it is this mistake that was noticed."""
+    databases: tuple[str, ...] = ("sqlite", "postgresql")
+    """Where it can be made."""
 
     def caught(self, report: Report) -> bool:
         """Whether a campaign noticed it, and for the reason that is meant."""
@@ -258,6 +266,49 @@ CONTROLS = (
         "a lost hint is not given again", lost_again, deliveries, _some("worker"), 1.0, "it is wai"
     ),
     Control(
+        "nobody looks whether a COMMIT failed",
+        failed_commit_overlooked,
+        storage,
+        _some("worker"),
+        1.0,
+        "instead of",
+        ("sqlite",),
+    ),
+    Control(
+        "a write that the disk refused is left out",
+        failed_write_overlooked,
+        storage,
+        _some("worker"),
+        1.0,
+        "instead of",
+        ("sqlite",),
+    ),
+    Control(
+        "a write that failed is left out",
+        failed_write_overlooked,
+        contention,
+        _some("worker"),
+        0.5,
+        "There is no run",
+    ),
+    Control(
+        "conflicts are not tried again",
+        conflicts_not_tried_again,
+        contention,
+        _some("worker"),
+        0.5,
+        "another try would have done",
+    ),
+    Control(
+        "a dropped connection is used again",
+        dropped_connection_used_again,
+        contention,
+        _some("inline"),
+        0.5,
+        "another try would have done",
+        ("postgresql",),
+    ),
+    Control(
         "a form answers any page", any_form, simultaneous_posts, (), 0.2, "the page after its own"
     ),
 )
@@ -286,4 +337,5 @@ def run_controls(database: str, new_url: Callable[[], str], *, seed: int) -> dic
             )
         )
         for control in CONTROLS
+        if database in control.databases
     }

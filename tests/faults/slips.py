@@ -1,10 +1,12 @@
-"""Deliberate mistakes about COMMITs, hints and forms, each of which a campaign must notice."""
+"""Deliberate mistakes about errors, hints and forms, each of which a campaign must notice."""
 
 from __future__ import annotations
 
+import sqlite3
 import threading
 from collections.abc import Generator
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
+from types import SimpleNamespace
 from typing import Any
 
 import sqlalchemy as sa
@@ -12,6 +14,7 @@ from sqlalchemy.exc import DBAPIError
 
 from flowroute import Engine
 from flowroute.engine import dispatcher, schema
+from flowroute.engine.prepared import Prepared
 from flowroute.engine.schema import run_table
 from flowroute.engine.turn import Caller, Outcome, Turn, Upcoming
 from flowroute.engine.work import Work
@@ -98,3 +101,40 @@ def any_form(engine: Engine) -> None:
         return visit(run, caller)
 
     engine.visit = careless  # type: ignore[method-assign]
+
+
+def failed_commit_overlooked(engine: Engine) -> None:
+    """Nobody looks whether a COMMIT failed: what it was to store is taken for stored."""
+    bind: Any = engine.database.engine
+    commit = bind.dialect.do_commit
+
+    def careless(connection: Any) -> None:
+        with suppress(sqlite3.Error):
+            commit(connection)
+
+    bind.dialect.do_commit = careless
+
+
+def failed_write_overlooked(_engine: Engine) -> None:
+    """A statement that failed is left out, and taken for one that matched its row."""
+    execute = Prepared.execute
+
+    def careless(self: Prepared, connection: sa.Connection, values: Any) -> Any:
+        try:
+            return execute(self, connection, values)
+        except DBAPIError:
+            return SimpleNamespace(rowcount=1)
+
+    Prepared.execute = careless  # type: ignore[method-assign]
+
+
+def conflicts_not_tried_again(_engine: Engine) -> None:
+    """A conflict fails the step like any error."""
+    module: Any = dispatcher
+    module.is_transient = lambda _error: False
+
+
+def dropped_connection_used_again(engine: Engine) -> None:
+    """A connection that the server closed goes back into the pool."""
+    dialect: Any = engine.database.engine.dialect
+    dialect.is_disconnect = lambda *_: False

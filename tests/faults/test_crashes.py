@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 
 import pytest
+from _pytest.mark.structures import ParameterSet
 
 from tests.faults import crashes
 from tests.faults.controls import CONTROLS, Control
@@ -58,12 +59,19 @@ def test_a_process_frozen_past_its_lease_stores_nothing_when_it_wakes(
     assert report.fenced > 0
 
 
+def marked(control: Control) -> ParameterSet:
+    """A control, as a parameter that says whether it needs PostgreSQL."""
+    marks = () if "sqlite" in control.databases else (pytest.mark.postgres,)
+    return pytest.param(control, id=control.name, marks=marks)
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("control", CONTROLS, ids=lambda control: control.name)
+@pytest.mark.parametrize("control", [marked(each) for each in CONTROLS])
 def test_the_harness_notices_a_deliberate_mistake(control: Control) -> None:
-    with databases("sqlite") as new_url:
+    database = control.databases[0]
+    with databases(database) as new_url:
         report = control.campaign(
-            "sqlite",
+            database,
             new_url(),
             seed=1,
             share=control.share,
