@@ -1,4 +1,4 @@
-"""A short run of chaos, a worker that dies in the middle of a step, and that the audit notices."""
+"""A short run of chaos, its controls, and that the audit notices damage."""
 
 from __future__ import annotations
 
@@ -8,39 +8,74 @@ import pytest
 import sqlalchemy as sa
 
 from flowroute.engine import schema
-from tests.faults.chaos import campaign, dead_worker
-from tests.faults.chaos.application import Base, Effect
 from tests.faults.chaos.audit import audit
+from tests.faults.chaos.campaign import break_and_heal
+from tests.faults.chaos.controls import CONTROLS, Control, break_once, missed
+from tests.faults.chaos.directed import MARGIN_SECONDS, dead_worker
+from tests.faults.chaos.flows import Base, Effect
 from tests.faults.chaos.load import Accepted
+from tests.faults.chaos.situations import outlast_the_lease
+from tests.faults.chaos.system import System
 from tests.faults.report import Report
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from sqlalchemy import Connection
 
 RUN = "01a20000-0000-7000-8000-000000000000"
 
 
+@pytest.fixture(
+    scope="module",
+    params=["sqlite", pytest.param("postgresql", marks=pytest.mark.postgres)],
+)
+def system(request: pytest.FixtureRequest) -> Iterator[System]:
+    """One system a database: to start its processes takes longer than to break them."""
+    with System(request.param) as started:
+        started.supervise()
+        yield started
+
+
 @pytest.mark.slow
 @pytest.mark.redis
-@pytest.mark.postgres
-@pytest.mark.timeout(240)
-@pytest.mark.parametrize("database", ["sqlite", "postgresql"])
-def test_under_chaos_nothing_is_lost_doubled_or_stuck(database: str) -> None:
-    report = campaign(database, seed=4, seconds=6)
+@pytest.mark.timeout(120)
+def test_a_step_that_outlasts_its_lease_runs_once_while_its_process_lives(system: System) -> None:
+    assert outlast_the_lease(system) == []
+
+
+@pytest.mark.slow
+@pytest.mark.redis
+@pytest.mark.timeout(120)
+def test_the_run_of_a_dead_worker_goes_on_within_its_lease_and_five_seconds(system: System) -> None:
+    report = dead_worker(system.database, lease_seconds=system.lease_seconds, system=system)
+    assert report.clean, report
+    assert 0 < report.notes["goes on after seconds"] <= system.lease_seconds + MARGIN_SECONDS
+
+
+@pytest.mark.slow
+@pytest.mark.redis
+@pytest.mark.timeout(120)
+def test_under_each_kind_of_fault_nothing_is_lost_doubled_or_stuck(system: System) -> None:
+    report = Report("chaos", system.database, seed=4)
+    # Where there is a server of the database, everything is restarted at once too.
+    break_and_heal(system, report, seconds=1.0 if system.postgres else 0.0)
     assert report.clean, report
     assert report.points >= 10, report
-    assert report.injected >= 1, report
+    assert report.injected >= 10, report
 
 
 @pytest.mark.slow
 @pytest.mark.redis
-@pytest.mark.timeout(240)
-def test_the_run_of_a_dead_worker_goes_on_within_its_lease_and_five_seconds() -> None:
-    report = dead_worker("sqlite", lease_seconds=2.0)
-    assert report.clean, report
-    assert 0 < report.notes["goes on after seconds"] <= 2.0 + 5.0
+@pytest.mark.timeout(120)
+@pytest.mark.parametrize("control", CONTROLS[:1], ids=lambda control: control.variant)
+def test_a_mistake_in_the_application_is_noticed(control: Control) -> None:
+    report = break_once("sqlite", control.variant, [control.situation])
+    assert not missed(control, report)
+
+
+def test_a_control_that_shows_something_else_counts_as_missed() -> None:
+    assert missed(CONTROLS[0], Report("chaos control", "sqlite", 0, points=1, stuck=["a run"]))
 
 
 # -- the audit, on tables that are damaged by hand -------------------------------------------------

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 import sqlalchemy as sa
 
 from flowroute.engine.schema import DONE, FINISHED, checkpoint_table, run_table
-from tests.faults.chaos.application import EFFECTS, Effect
+from tests.faults.chaos.flows import EFFECTS, Effect
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence

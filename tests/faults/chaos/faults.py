@@ -5,14 +5,14 @@ from __future__ import annotations
 import heapq
 import random
 import signal
-import threading
 import time
 from collections import Counter
 from typing import TYPE_CHECKING, Final
 
 import redis
 
-from tests.faults.chaos.system import HARNESS, children, send
+from tests.faults.chaos.processes import children, send
+from tests.waiting import wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -21,6 +21,11 @@ if TYPE_CHECKING:
 
 STOPPED_SECONDS: Final = (3.3, 4.2)
 """How long a process is stopped: past its lease of 2 s and a beat of recovery."""
+POSSIBLE_SECONDS: Final = 10.0
+"""How long `Faults.each_once` waits until a kind is possible."""
+RESTART_AT: Final = 0.4
+"""At which part of its time everything is restarted at once."""
+EVERYTHING: Final = "restart everything"
 
 
 class Faults:
@@ -38,33 +43,61 @@ class Faults:
         self._redis_back_at: float | None = None
         self.injected: Counter[str] = Counter()
         self._kinds: dict[str, tuple[float, Callable[[], bool]]] = {
-            "stop work-horse": (0.8, self._stop_horse),
-            "stop web worker": (0.8, self._stop_web_worker),
-            "kill work-horse": (6, self._kill_horse),
+            "stop work-horse": (1.5, self._stop_horse),
+            "stop web worker": (6, self._stop_web_worker),
+            "stop script": (8, self._stop_script),
+            "kill work-horse": (4, self._kill_horse),
             "kill flow worker": (20, self._kill_worker),
-            "kill flow worker and work-horse": (20, self._kill_both),
-            "kill web worker": (12, self._kill_web_worker),
-            "flush Redis": (10, self._flush),
+            "kill flow worker and work-horse": (12, self._kill_both),
+            "kill web worker": (6, self._kill_web_worker),
+            "kill script": (12, self._kill_script),
+            "flush Redis": (8, self._flush),
             "restart Redis": (15, self._restart_redis),
         }
         """How many seconds pass between two of a kind, on average, and what it does if it can."""
         if system.postgres is not None:
-            self._kinds["terminate connection"] = (2, self._terminate)
+            self._kinds["terminate connection"] = (1, self._terminate)
 
-    def run(self, seconds: float, over: threading.Event) -> None:
-        """Inject faults for so many seconds, then undo what can be undone."""
+    def each_once(self) -> list[str]:
+        """Inject a fault of each kind, in an order of chance.
+
+        Returns:
+            The kinds that were not possible.
+        """
+        names = list(self._kinds)
+        self._roll.shuffle(names)
+        missing: list[str] = []
+        for name in names:
+            try:
+                wait_until(lambda name=name: self._inject(name), POSSIBLE_SECONDS)  # type: ignore[misc]
+            except AssertionError:
+                missing.append(name)
+        return missing
+
+    def run(self, seconds: float) -> None:
+        """Inject faults for so many seconds; once everything is restarted."""
         until = time.monotonic() + seconds
+        everything_at = time.monotonic() + RESTART_AT * seconds
         due = {name: self._next(name) for name in self._kinds}
-        try:
-            while (now := time.monotonic()) < until and not over.wait(0.02):
-                self._undo(now)
-                # One that is not possible yet is tried again until it is.
-                for name in [each for each, at in due.items() if at <= now]:
-                    if self._kinds[name][1]():
-                        self.injected[name] += 1
-                        due[name] = self._next(name)
-        finally:
-            self._undo(float("inf"))
+        while (now := time.monotonic()) < until:
+            if now >= everything_at:
+                self._restart_everything()
+                everything_at = float("inf")
+            # One that is not possible yet is tried again until it is.
+            for name in [each for each, at in due.items() if at <= now]:
+                if self._inject(name):
+                    due[name] = self._next(name)
+            time.sleep(0.02)
+
+    def undo(self) -> None:
+        """Let go on what was stopped, and start what is away."""
+        self._undo(float("inf"))
+
+    def _inject(self, name: str) -> bool:
+        self._undo(time.monotonic())
+        happened = self._kinds[name][1]()
+        self.injected[name] += happened
+        return happened
 
     def _next(self, name: str) -> float:
         return time.monotonic() + self._roll.expovariate(1 / self._kinds[name][0])
@@ -76,11 +109,20 @@ class Faults:
             self._redis_back_at = None
             self._system.redis.start()
 
+    def _restart_everything(self) -> None:
+        self._stopped.clear()
+        self._redis_back_at = None
+        self._system.restart_everything()
+        self.injected[EVERYTHING] += 1
+
     def _running(self, pids: list[int]) -> list[int]:
         stopped = {pid for _, pid in self._stopped}
         return [pid for pid in pids if pid not in stopped]
 
-    def _stop(self, pids: list[int]) -> bool:
+    def _stop(self, pids: list[int], least: int = 1) -> bool:
+        """Stop a process that holds so many leases or more, for longer than these last."""
+        leases = self._system.leases()
+        pids = [pid for pid in self._running(pids) if leases[pid] >= least]
         if not pids:
             return False
         pid = self._roll.choice(pids)
@@ -95,15 +137,18 @@ class Faults:
         return bool(pids) and send(self._roll.choice(pids), signal.SIGKILL)
 
     def _stop_horse(self) -> bool:
-        leases = self._system.leases()
-        return self._stop([each for each in self._running(self._system.horses()) if leases[each]])
+        horses = self._system.horses()
+        if len(self._running(horses)) < len(horses) - 1:  # most of them go on
+            return False
+        return self._stop(horses)
 
     def _stop_web_worker(self) -> bool:
         workers = self._running(self._system.web_workers())
-        if len(workers) < 2:  # one stays for the visitors
-            return False
-        leases = self._system.leases()
-        return self._stop([each for each in workers if leases[each] >= 3])
+        return len(workers) > 1 and self._stop(workers, least=2)  # one stays for the visitors
+
+    def _stop_script(self) -> bool:
+        script = self._system.script
+        return script is not None and self._stop([script.pid])
 
     def _kill_horse(self) -> bool:
         return self._kill(self._running(self._system.horses()))
@@ -124,6 +169,11 @@ class Faults:
     def _kill_web_worker(self) -> bool:
         return self._kill(self._running(self._system.web_workers()))
 
+    def _kill_script(self) -> bool:
+        script = self._system.script
+        leases = self._system.leases()
+        return script is not None and leases[script.pid] > 0 and self._kill([script.pid])
+
     def _flush(self) -> bool:
         try:
             self._system.redis.flush()
@@ -139,15 +189,4 @@ class Faults:
         return True
 
     def _terminate(self) -> bool:
-        server = self._system.postgres
-        if server is None:
-            return False
-        query = "SELECT pid FROM pg_stat_activity WHERE datname = %s AND application_name <> %s"
-        with server.connect() as connection:
-            pids = [row[0] for row in connection.execute(query, [self._system.name, HARNESS])]
-            if not pids:
-                return False
-            ended = connection.execute(
-                "SELECT pg_terminate_backend(%s)", [self._roll.choice(pids)]
-            ).fetchone()
-        return bool(ended and ended[0])
+        return self._system.terminate_connections(1) > 0
