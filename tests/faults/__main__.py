@@ -11,6 +11,7 @@ import argparse
 import json
 import os
 import platform
+import signal
 import subprocess
 import sys
 import time
@@ -135,6 +136,8 @@ def main() -> int:
     parser.add_argument("--part", type=Path, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     names = arguments.only or [*CAMPAIGNS, "controls"]
+    # So that all that was started is ended too, in the parts as in here.
+    signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
     if arguments.part is not None:
         one_database(arguments.database, names, arguments.seed, arguments.part)
         return 0
@@ -149,7 +152,11 @@ def main() -> int:
         subprocess.Popen([*command, "--database", kind, "--part", str(part)], cwd=ROOT)
         for kind, part in parts.items()
     ]
-    codes = [process.wait() for process in running]
+    try:
+        codes = [process.wait() for process in running]
+    finally:
+        for process in running:
+            process.terminate()  # nothing, if it has ended
     found = [json.loads(part.read_text("utf-8")) for part in parts.values() if part.exists()]
     for part in parts.values():
         part.unlink(missing_ok=True)

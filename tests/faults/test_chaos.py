@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from contextlib import ExitStack
+from typing import TYPE_CHECKING, Any, cast
 
 import pytest
 import sqlalchemy as sa
@@ -15,13 +16,17 @@ from tests.faults.chaos.directed import MARGIN_SECONDS, dead_worker
 from tests.faults.chaos.flows import Base, Effect
 from tests.faults.chaos.load import Accepted
 from tests.faults.chaos.situations import outlast_the_lease
-from tests.faults.chaos.system import System
+from tests.faults.chaos.system import System, taken_over
+from tests.faults.page import RAW, RAW_BOUND, drawn
 from tests.faults.report import Report
+from tests.waiting import wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from sqlalchemy import Connection
+
+    from tests.processes import Process
 
 RUN = "01a20000-0000-7000-8000-000000000000"
 
@@ -72,6 +77,49 @@ def test_under_each_kind_of_fault_nothing_is_lost_doubled_or_stuck(system: Syste
 def test_a_mistake_in_the_application_is_noticed(control: Control) -> None:
     report = break_once("sqlite", control.variant, [control.situation])
     assert not missed(control, report)
+
+
+@pytest.mark.parametrize(
+    ("end", "count"),
+    [
+        (("done", 4), 1),
+        (("done", 3), 1),  # recovery had found the lease over, and the same process went on
+        (("cancelled", 4), 1),  # cancelled after it had been taken over
+        (("cancelled", 3), 0),
+        (("done", 2), 0),
+    ],
+)
+def test_what_a_cancel_had_refused_is_no_zombie(end: tuple[str, int], count: int) -> None:
+    assert taken_over(f"7 INFO chaos refused: run {RUN} epoch 2\n", {RUN: end}) == count
+
+
+class Unanswerable:
+    """Stands for a process that the supervisor can not look at."""
+
+    @property
+    def returncode(self) -> int:
+        """Fail."""
+        raise OSError("no more processes")
+
+
+def test_a_supervisor_that_fails_is_found() -> None:
+    system = System("sqlite")
+    system.workers = [cast("Process", Unanswerable())]
+    with ExitStack() as exits:
+        exits.push(system.__exit__)
+        system.supervise()
+        wait_until(lambda: system.broken, what="the supervisor has failed")
+    assert "no more processes" in system.broken[0]
+
+
+def test_the_page_of_reliability_shows_a_dead_worker_beside_rq_alone() -> None:
+    report = Report("dead worker", "sqlite", 0, points=1)
+    report.notes |= {"lease seconds": 30.0, "goes on after seconds": 31.2}
+    report.notes |= {RAW: None, RAW_BOUND: 120.0}
+    results = {"seed": 1, "seconds": 2, "machine": "a desk", "controls": {}}
+    page = drawn(results | {"reports": [report.as_json()]})
+    assert "| flowroute | sqlite | 30 s | 31.2 s |" in page
+    assert "| RQ alone, `Retry(max=3)` | | | not within 120 s |" in page
 
 
 def test_a_control_that_shows_something_else_counts_as_missed() -> None:

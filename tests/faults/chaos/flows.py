@@ -1,4 +1,4 @@
-"""The flows under chaos, of eight shapes, each step of which leaves one row.
+"""The flows under chaos, of ten shapes, each step of which leaves one row.
 
 `CHAOS_VARIANT` breaks the application on purpose, for the negative controls.
 """
@@ -16,7 +16,7 @@ from flask import request
 from flask.typing import ResponseReturnValue
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
-from flowroute import Continuation, Flow, Retry, done, step, worker_step
+from flowroute import Continuation, Flow, Retry, call, done, step, worker_step
 from flowroute.flask import page
 
 TWO_COMMITS: Final = "effect and checkpoint in two commits"
@@ -184,9 +184,53 @@ class Outlasting(Flow):
         return done("outlasting")
 
 
+class CallsMiddle(Flow):
+    """Calls a sub-flow, and goes on with its result."""
+
+    @step(start=True, retry=PATIENT)
+    def begin(self) -> Continuation[Any]:
+        work(self, 0.05)
+        return call(Middle().begin(), self.answer)
+
+    @step(retry=PATIENT)
+    def answer(self, said: str) -> Continuation[str]:
+        work(self, 0.05)
+        return done(said)
+
+
+class SentTogether(Flow, checkpoint="suspension"):
+    """Plain steps that commit together, then a worker step."""
+
+    @step(start=True, retry=PATIENT)
+    def begin(self) -> Continuation[Any]:
+        work(self, 0.1)
+        return self.middle()
+
+    @step(retry=PATIENT)
+    def middle(self) -> Continuation[Any]:
+        work(self, 0.1)
+        return self.send()
+
+    @worker_step(retry=PATIENT)
+    def send(self) -> Continuation[str]:
+        work(self, 0.1)
+        return done("together")
+
+
 SHAPES: Final[dict[str, type[Flow]]] = {
     each.__name__: each
-    for each in (Inline, Middle, Several, Retried, Form, Timer, Slow, Outlasting)
+    for each in (
+        Inline,
+        Middle,
+        Several,
+        Retried,
+        Form,
+        Timer,
+        Slow,
+        Outlasting,
+        CallsMiddle,
+        SentTogether,
+    )
 }
 EFFECTS: Final[dict[str, list[str]]] = {
     "Inline": ["begin", "middle", "end"],
@@ -197,5 +241,7 @@ EFFECTS: Final[dict[str, list[str]]] = {
     "Timer": ["begin", "end"],
     "Slow": ["begin"],
     "Outlasting": ["begin"],
+    "CallsMiddle": ["begin", "answer"],
+    "SentTogether": ["begin", "middle", "send"],
 }
 """What each shape's run has left once it is done, in this order, from seq 0."""

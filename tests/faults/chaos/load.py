@@ -17,7 +17,8 @@ OPEN: Final = 2
 """Most unfinished runs of one visitor."""
 SHAPES: Final = (
     *("Inline", "Middle", "Several", "Retried", "Timer", "Slow", "Outlasting"),
-    *("Form",) * 9,
+    *("CallsMiddle", "SentTogether"),
+    *("Form",) * 10,
 )
 """What a visitor chooses from."""
 CANCELLED: Final = 0.15

@@ -21,7 +21,7 @@ from flowroute.errors import FlowrouteError
 from tests.faults.chaos import variants
 from tests.faults.chaos.flows import SHAPES
 
-STARTED: Final = ("Inline", "Middle", "Several", "Retried", "Timer", "Slow")
+STARTED: Final = ("Inline", "Middle", "Several", "Retried", "Timer", "CallsMiddle", "SentTogether")
 WAIT_SECONDS: Final = 5.0
 
 logger = logging.getLogger("chaos")

@@ -29,7 +29,7 @@ from tests.services import PostgresServer, RedisServer
 from tests.waiting import free_port, wait_until
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
     from typing import Self
 
 REFUSED: Final = re.compile(r"refused: run (\S+) epoch (\d+)")
@@ -51,6 +51,23 @@ class Parts:
 
 WHOLE: Final = Parts()
 TWO_WORKERS: Final = Parts(workers=2, web=False, script=False)
+
+
+def taken_over(output: str, ends: Mapping[str, tuple[str, int]]) -> int:
+    """Count the refused writes whose run another process had taken over.
+
+    What a cancel had refused is not counted: it ended the run by the very next epoch.
+
+    Args:
+        output: what the processes printed.
+        ends: state and epoch of each run at its end.
+    """
+    count = 0
+    for run_id, text in REFUSED.findall(output):
+        state, epoch = ends[run_id]
+        held = int(text)
+        count += epoch > held and not (state == schema.CANCELLED and epoch == held + 1)
+    return count
 
 
 class System:
@@ -114,20 +131,11 @@ class System:
         return "\n".join(each.output for each in self._all)
 
     def fenced(self) -> int:
-        """How often a write was refused because another process had taken the run over.
-
-        What a cancel had refused is not counted: its run ended by the very next epoch.
-        """
+        """How often a write was refused because another process had taken the run over."""
         table = schema.run_table.c
         with self.engine.connect() as connection:
             rows = connection.execute(sa.select(table.id, table.state, table.epoch))
-            ends = {run_id: (state, epoch) for run_id, state, epoch in rows}
-        count = 0
-        for run_id, text in REFUSED.findall(self.output):
-            state, epoch = ends.get(run_id, ("", 0))
-            taken = epoch > int(text)
-            count += taken and not (state == schema.CANCELLED and epoch == int(text) + 1)
-        return count
+            return taken_over(self.output, {row.id: (row.state, row.epoch) for row in rows})
 
     def started_by_script(self) -> list[tuple[str, str, str]]:
         """Key, shape and id of each run that the script was told to have started."""
