@@ -16,7 +16,7 @@ from tests.faults.chaos.directed import MARGIN_SECONDS, dead_worker
 from tests.faults.chaos.flows import Base, Effect
 from tests.faults.chaos.load import Accepted
 from tests.faults.chaos.situations import outlast_the_lease
-from tests.faults.chaos.system import System, taken_over
+from tests.faults.chaos.system import Parts, System, taken_over
 from tests.faults.page import RAW, RAW_BOUND, drawn
 from tests.faults.report import Report
 from tests.waiting import wait_until
@@ -37,7 +37,7 @@ RUN = "01a20000-0000-7000-8000-000000000000"
 )
 def system(request: pytest.FixtureRequest) -> Iterator[System]:
     """One system a database: to start its processes takes longer than to break them."""
-    with System(request.param) as started:
+    with System(request.param, Parts(workers=3)) as started:
         started.supervise()
         yield started
 

@@ -11,7 +11,7 @@ from typing import Any, Final
 
 import requests
 
-from flowroute.engine.schema import FINISHED
+from flowroute.engine.schema import FINISHED, RUNNING
 
 OPEN: Final = 2
 """Most unfinished runs of one visitor."""
@@ -22,7 +22,9 @@ SHAPES: Final = (
 )
 """What a visitor chooses from."""
 CANCELLED: Final = 0.15
-"""Which part of the runs that are no pages and need a worker is cancelled."""
+"""Which part of the runs that need a worker is cancelled at once."""
+CANCELLED_AT_WORK: Final = 0.1
+"""How often one that is seen at work is."""
 ANSWER_SECONDS: Final = 8.0
 JSON: Final = {"Accept": "application/json"}
 
@@ -102,13 +104,12 @@ class Visitor:
             accepted = Accepted(key, shape, run_id, answer["url"])
             self.accepted.append(accepted)
             self._open.append(accepted)
-            if (
-                shape != "Inline"
-                and self.roll.random() < CANCELLED
-                and self._post(f"/cancel/{run_id}", {})
-            ):
-                self.cancels += 1
+            if shape != "Inline" and self.roll.random() < CANCELLED:
+                self._cancel(run_id)
         self._unsure.remove((key, shape))
+
+    def _cancel(self, run_id: str) -> None:
+        self.cancels += self._post(f"/cancel/{run_id}", {}) is not None
 
     def _look(self, run: Accepted) -> None:
         state = self._ask("GET", f"{run.url}/state")
@@ -120,6 +121,8 @@ class Visitor:
             form = {"answer": "yes"}
             both = list(self._pool.map(lambda _: self._post(run.url, form), range(2)))
             self.answers += any(each is not None for each in both)
+        elif state["state"] == RUNNING and self.roll.random() < CANCELLED_AT_WORK:
+            self._cancel(run.run_id)
 
     def _post(self, address: str, form: dict[str, str] | None = None) -> Any:
         return self._ask("POST", address, form)
