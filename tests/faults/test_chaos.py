@@ -159,6 +159,16 @@ def fail_it(connection: Connection) -> None:
     connection.execute(sa.update(schema.run_table).values(state="failed"))
 
 
+def call_twice(connection: Connection) -> None:
+    table = schema.run_table
+    now: Any = sa.func.now()
+    row = {"flow": "Middle", "flow_version": 1, "state": "done", "seq": 0, "epoch": 1, "attempt": 0}
+    row |= {"created_at": now, "updated_at": now, "finished_at": now}
+    row |= {"parent_id": RUN, "parent_seq": 1}
+    for last in "12":
+        connection.execute(sa.insert(table).values(id=RUN[:-1] + last, **row))
+
+
 def audited(url: str, damage: Callable[[Connection], None] | None) -> Report:
     """What the audit says about one run that is done, after some damage."""
     schema.add_tables(Base.metadata)
@@ -195,6 +205,7 @@ def test_the_audit_finds_nothing_in_a_run_that_is_whole(sqlite_url: str) -> None
         (remove_a_checkpoint, "lost"),
         (end_it_early, "lost"),
         (repeat_an_effect, "doubled"),
+        (call_twice, "doubled"),
         (leave_it_open, "stuck"),
         (fail_it, "broken"),
     ],
@@ -205,3 +216,10 @@ def test_the_audit_notices_damage(
     report = audited(sqlite_url, damage)
     assert not report.clean
     assert getattr(report, kind), report
+
+
+def test_the_audit_notices_a_sub_flow_that_is_not_there(sqlite_url: str) -> None:
+    def forget(connection: Connection) -> None:
+        connection.execute(sa.update(schema.run_table).values(flow="CallsMiddle", seq=2))
+
+    assert any("sub-flow" in each for each in audited(sqlite_url, forget).lost)
