@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import heapq
+import math
 import random
 import signal
 import time
 from collections import Counter
 from typing import TYPE_CHECKING, Final
-
-import redis
 
 from tests.faults.chaos.processes import children, send
 from tests.waiting import wait_until
@@ -21,10 +20,8 @@ if TYPE_CHECKING:
 
 STOPPED_SECONDS: Final = (3.3, 4.2)
 """How long a process is stopped: past its lease of 2 s and a beat of recovery."""
-POSSIBLE_SECONDS: Final = 10.0
+POSSIBLE_SECONDS: Final = 20.0
 """How long `Faults.each_once` waits until a kind is possible."""
-RESTART_AT: Final = 0.4
-"""At which part of its time everything is restarted at once."""
 EVERYTHING: Final = "restart everything"
 
 
@@ -51,12 +48,15 @@ class Faults:
             "kill flow worker and work-horse": (12, self._kill_both),
             "kill web worker": (6, self._kill_web_worker),
             "kill script": (12, self._kill_script),
+            "stop flow worker": (15, self._stop_worker),
             "flush Redis": (8, self._flush),
             "restart Redis": (15, self._restart_redis),
+            "freeze Redis": (20, self._freeze_redis),
         }
         """How many seconds pass between two of a kind, on average, and what it does if it can."""
         if system.postgres is not None:
             self._kinds["terminate connection"] = (1, self._terminate)
+            self._kinds["restart PostgreSQL"] = (25, self._restart_postgres)
 
     def each_once(self) -> list[str]:
         """Inject a fault of each kind, in an order of chance.
@@ -74,15 +74,20 @@ class Faults:
                 missing.append(name)
         return missing
 
-    def run(self, seconds: float) -> None:
-        """Inject faults for so many seconds; once everything is restarted."""
+    def run(self, seconds: float, *, everything_at: float = math.inf) -> None:
+        """Inject faults.
+
+        Args:
+            seconds: For so long.
+            everything_at: When everything is restarted at once, in seconds from now.
+        """
         until = time.monotonic() + seconds
-        everything_at = time.monotonic() + RESTART_AT * seconds
+        everything_at += time.monotonic()
         due = {name: self._next(name) for name in self._kinds}
         while (now := time.monotonic()) < until:
             if now >= everything_at:
                 self._restart_everything()
-                everything_at = float("inf")
+                everything_at = math.inf
             # One that is not possible yet is tried again until it is.
             for name in [each for each, at in due.items() if at <= now]:
                 if self._inject(name):
@@ -91,7 +96,7 @@ class Faults:
 
     def undo(self) -> None:
         """Let go on what was stopped, and start what is away."""
-        self._undo(float("inf"))
+        self._undo(math.inf)
 
     def _inject(self, name: str) -> bool:
         self._undo(time.monotonic())
@@ -107,7 +112,10 @@ class Faults:
             send(heapq.heappop(self._stopped)[1], signal.SIGCONT)
         if self._redis_back_at is not None and self._redis_back_at <= now:
             self._redis_back_at = None
-            self._system.redis.start()
+            if self._system.redis.running:
+                self._system.redis.resume()
+            else:
+                self._system.redis.start()
 
     def _restart_everything(self) -> None:
         self._stopped.clear()
@@ -121,7 +129,7 @@ class Faults:
 
     def _stop(self, pids: list[int], least: int = 1) -> bool:
         """Stop a process that holds so many leases or more, for longer than these last."""
-        leases = self._system.leases()
+        leases = self._system.leases() if least else Counter[int]()
         pids = [pid for pid in self._running(pids) if leases[pid] >= least]
         if not pids:
             return False
@@ -150,6 +158,10 @@ class Faults:
         script = self._system.script
         return script is not None and self._stop([script.pid])
 
+    def _stop_worker(self) -> bool:
+        workers = [each.pid for each in self._system.workers if each.returncode is None]
+        return len(self._running(workers)) == len(workers) and self._stop(workers, least=0)
+
     def _kill_horse(self) -> bool:
         return self._kill(self._running(self._system.horses()))
 
@@ -175,10 +187,9 @@ class Faults:
         return script is not None and leases[script.pid] > 0 and self._kill([script.pid])
 
     def _flush(self) -> bool:
-        try:
-            self._system.redis.flush()
-        except redis.ConnectionError:  # it is away just now
+        if self._redis_back_at is not None:
             return False
+        self._system.redis.flush()
         return True
 
     def _restart_redis(self) -> bool:
@@ -186,6 +197,21 @@ class Faults:
             return False
         self._system.redis.kill()
         self._redis_back_at = time.monotonic() + self._roll.uniform(0.2, 1.5)
+        return True
+
+    def _freeze_redis(self) -> bool:
+        if self._redis_back_at is not None:
+            return False
+        self._system.redis.freeze()
+        self._redis_back_at = time.monotonic() + self._roll.uniform(0.5, 2.5)
+        return True
+
+    def _restart_postgres(self) -> bool:
+        server = self._system.postgres
+        if server is None:
+            return False
+        server.stop_at_once()
+        server.start()
         return True
 
     def _terminate(self) -> bool:

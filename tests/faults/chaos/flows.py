@@ -143,7 +143,7 @@ class Form(Flow):
     def begin(self) -> ResponseReturnValue | Continuation[Any]:
         if not request.form.get("answer"):
             return "<form method=post><input name=answer></form>"
-        work(self, 0.1)
+        work(self, 0.3)
         return self.end()
 
     @worker_step(retry=PATIENT)

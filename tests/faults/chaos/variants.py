@@ -72,6 +72,7 @@ class _Fenced(logging.Handler):
 
 def prepare() -> None:
     """Print for the harness, and make the mistake, if any."""
-    logging.basicConfig(level=logging.INFO, format="%(process)d %(levelname)s %(name)s %(message)s")
+    line = "%(asctime)s.%(msecs)03d %(process)d %(levelname)s %(name)s %(message)s"
+    logging.basicConfig(level=logging.INFO, format=line, datefmt="%H:%M:%S")
     logging.getLogger("flowroute.dispatcher").addHandler(_Fenced())
     _VARIANTS[os.environ["CHAOS_VARIANT"]]()
