@@ -18,7 +18,7 @@ from tests.faults.report import Report
 from tests.waiting import wait_until
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from tests.faults.chaos.situations import Situation
 
 CORRECT: Final = ""
 """The variant without a mistake."""
@@ -33,7 +33,7 @@ class Control:
     """A mistake, what makes it show, and as what."""
 
     variant: str
-    situation: Callable[[System], object]
+    situation: Situation
     shows: str
     """The list of the report in which it has to be found; nothing else counts."""
 
@@ -43,6 +43,7 @@ CONTROLS: Final = (
     Control(variants.NO_RECOVERY, situations.kill_between_effect_and_checkpoint, "stuck"),
     Control(variants.ENDLESS_LEASE, situations.kill_between_effect_and_checkpoint, "stuck"),
     Control(variants.LOST_HINTS, situations.lose_the_hint, "stuck"),
+    Control(variants.NO_HEARTBEAT, situations.outlast_the_lease, "broken"),
     Control(variants.DEAF, situations.freeze_between_effect_and_checkpoint, "doubled"),
 )
 
@@ -56,7 +57,7 @@ def run_chaos_controls(database: str) -> dict[str, str]:
     Returns:
         By the name of each, what is wrong with it; nothing if it was noticed, or found clean.
     """
-    tried: dict[str, list[Callable[[System], object]]] = {CORRECT: []}
+    tried: dict[str, list[Situation]] = {CORRECT: []}
     for control in CONTROLS:
         tried[control.variant] = [control.situation]
         if control.situation not in tried[CORRECT]:
@@ -76,7 +77,7 @@ def missed(control: Control, report: Report) -> str:
     return f"shows nothing {control.shows}: {report}"
 
 
-def break_once(database: str, variant: str, faults: list[Callable[[System], object]]) -> Report:
+def break_once(database: str, variant: str, faults: list[Situation]) -> Report:
     """Break a system with a mistake by each of some faults, and count the damage.
 
     Args:
@@ -87,7 +88,7 @@ def break_once(database: str, variant: str, faults: list[Callable[[System], obje
     report = Report("chaos control", database, 0, points=len(faults))
     with System(database, TWO_WORKERS, variant=variant) as system:
         for fault in faults:
-            fault(system)
+            report.broken += fault(system)
             report.injected += 1
         try:
             wait_until(lambda: not unfinished(system.engine), END_SECONDS, poll_seconds=0.1)

@@ -24,8 +24,8 @@ TWO_COMMITS: Final = "effect and checkpoint in two commits"
 PATIENT: Final = Retry(1000, backoff=timedelta(seconds=0.05), max_backoff=timedelta(seconds=0.2))
 """Far more attempts than the faults of a campaign use up: a run that fails is a defect."""
 
-OUTLASTS_SECONDS: Final = 2.8
-"""How long the step takes that outlasts a lease of 2 s."""
+OUTLASTS_SECONDS: Final = 3.4
+"""How long the step takes that outlasts a lease of 2 s, and a beat of recovery after it."""
 
 logger = logging.getLogger("chaos")
 

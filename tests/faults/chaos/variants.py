@@ -15,6 +15,7 @@ from tests.faults.chaos.flows import TWO_COMMITS
 NO_RECOVERY: Final = "no recovery"
 LOST_HINTS: Final = "hints lost and not given again"
 ENDLESS_LEASE: Final = "a lease never ends"
+NO_HEARTBEAT: Final = "leases are not extended"
 DEAF: Final = "a lost lease is not noticed"
 
 ENDLESS_SECONDS: Final = 1e6
@@ -30,6 +31,11 @@ def _lost_hints() -> None:
     whole._hint_again = lambda *_: 0  # noqa: SLF001
 
 
+def _no_heartbeat() -> None:
+    whole: Any = Store
+    whole.pulse = lambda *_, **__: True
+
+
 def _deaf() -> None:
     """A process whose run was taken over takes its write for stored, and commits the rest."""
     whole: Any = Store
@@ -40,7 +46,7 @@ def _deaf() -> None:
         return True
 
     whole.advance = deaf
-    whole.pulse = lambda *_, **__: True
+    _no_heartbeat()  # which would tell, too
 
 
 _VARIANTS: Final[dict[str, Callable[[], None]]] = {
@@ -49,6 +55,7 @@ _VARIANTS: Final[dict[str, Callable[[], None]]] = {
     ENDLESS_LEASE: lambda: None,  # see `lease_seconds`
     NO_RECOVERY: _no_recovery,
     LOST_HINTS: _lost_hints,
+    NO_HEARTBEAT: _no_heartbeat,
     DEAF: _deaf,
 }
 
