@@ -66,7 +66,7 @@ def run_chaos_controls(database: str) -> dict[str, str]:
         found = pool.map(lambda each: break_once(database, each, tried[each]), tried)
         reports = dict(zip(tried, found, strict=True))
     correct = reports[CORRECT]
-    wrong = {"none, with the same faults": "" if correct.clean else f"is not clean: {correct}"}
+    wrong = {"no mistake, and found clean": "" if correct.clean else f"is not clean: {correct}"}
     return wrong | {each.variant: missed(each, reports[each.variant]) for each in CONTROLS}
 
 
