@@ -77,16 +77,16 @@ def test_recovery_that_fails_is_tried_less_and_less_often_and_not_given_up(clock
     assert tried[:7] == [0, 1, 3, 7, 12, 17, 22]
 
 
-def test_recovery_that_fails_for_a_day_is_still_tried(clock: Clock) -> None:
+def test_recovery_that_fails_for_hours_is_still_tried(clock: Clock) -> None:
     engine = Engine()
     engine.failing = True
     recovery = beat(engine, 1.0)
 
-    for _ in range(20_000):
+    for _ in range(2_000):
         recovery.run_if_due()
         clock.now += 5
 
-    assert engine.recoveries == 20_000
+    assert engine.recoveries == 2_000
 
 
 def test_recovery_that_fails_is_never_tried_more_often_than_its_beat(clock: Clock) -> None:
