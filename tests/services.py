@@ -272,6 +272,13 @@ class PostgresServer(Server):
         self.stop()
         shutil.rmtree(self._directory)
 
+    def stop_at_once(self) -> None:
+        """End the server as ``pg_ctl stop -m immediate`` does: the next start recovers its log."""
+        self.resume()
+        os.kill(self.pid, signal.SIGQUIT)
+        if self._process is not None:
+            self._process.wait(STOP_SECONDS)
+
     def url(self, database: str) -> str:
         """Return the SQLAlchemy URL of a database."""
         return f"postgresql+psycopg://flowroute:{self._password}@{HOST}:{self.port}/{database}"

@@ -19,6 +19,8 @@ from tests.conftest import MARKERS, lacking
 from tests.waiting import wait_until
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from playwright.sync_api import Page
 
     from tests.chromium import Problems
@@ -141,11 +143,16 @@ class TestPostgres:
             found = connection.execute("SELECT current_setting(%s)", [setting]).fetchone()
             assert found == ("on",)
 
-    def test_it_survives_being_killed(self, postgres_server: PostgresServer) -> None:
+    @pytest.mark.parametrize(
+        "end", [services.PostgresServer.kill, services.PostgresServer.stop_at_once]
+    )
+    def test_it_survives_a_hard_end(
+        self, postgres_server: PostgresServer, end: Callable[[PostgresServer], None]
+    ) -> None:
         name = postgres_server.create_database()
         with postgres_server.connect(name) as connection:
             connection.execute("CREATE TABLE kept (id integer)")
-        postgres_server.kill()
+        end(postgres_server)
         postgres_server.start()
         with postgres_server.connect(name) as connection:
             assert connection.execute("SELECT count(*) FROM kept").fetchone() == (0,)

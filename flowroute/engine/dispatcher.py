@@ -261,6 +261,7 @@ class Dispatcher:
                     "run %s: another process owns the run now; step %s undone",
                     turn.run_id,
                     step.name,
+                    extra={"run_id": turn.run_id, "epoch": turn.epoch},
                 )
                 return NOTHING
             except (Exception, StepTimeout) as error:  # whatever a step raises is recorded

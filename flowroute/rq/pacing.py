@@ -9,8 +9,12 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from flowroute.engine.engine import Engine
 
-#: The longest pause between two recoveries while they fail, in seconds.
-LONGEST_RECOVERY_PAUSE_SECONDS = 15.0
+#: The longest pause between two recoveries while they fail, in seconds. A database that is back is
+#: noticed within it, and until then nobody looks for what its end left behind.
+LONGEST_RECOVERY_PAUSE_SECONDS = 5.0
+
+#: How often the pause is doubled at most: after some hours the number would not fit a float.
+MOST_DOUBLINGS = 16
 
 #: The pauses between two tries to reach a Redis that is away, in seconds: from the first, doubled,
 #: to the longest.
@@ -43,7 +47,9 @@ class RecoveryBeat:
             self._engine.recover()
         except Exception as error:  # be it the database or a fault in one run: the worker stays
             self._failures += 1
-            pause = min(pause * 2**self._failures, LONGEST_RECOVERY_PAUSE_SECONDS)
+            longest = max(pause, LONGEST_RECOVERY_PAUSE_SECONDS)
+            doubled = min(self._failures - 1, MOST_DOUBLINGS)
+            pause = min(pause * 2**doubled, longest)
             _logger.error(  # noqa: TRY400 - with a traceback the first time
                 "Recovery failed (%s: %s); the next try is in %g s",
                 type(error).__name__,

@@ -11,6 +11,7 @@ import argparse
 import json
 import os
 import platform
+import signal
 import subprocess
 import sys
 import time
@@ -23,7 +24,6 @@ import sqlalchemy as sa
 from tests.engine.conftest import make_tables
 from tests.faults import (
     ambiguity,
-    chaos,
     contention,
     crashes,
     delivery,
@@ -33,6 +33,9 @@ from tests.faults import (
     odd,
     storage,
 )
+from tests.faults.chaos import campaign as chaos
+from tests.faults.chaos.controls import run_chaos_controls
+from tests.faults.chaos.directed import dead_workers
 from tests.faults.controls import run_controls
 from tests.faults.databases import databases
 from tests.faults.page import write
@@ -74,8 +77,10 @@ CAMPAIGNS: dict[str, Callable[[str, NewUrl, int], list[Report]]] = {
     ),
     "contention": lambda kind, new, seed: [contention.contention(kind, new(), seed=seed)],
     "chaos": lambda kind, _new, seed: [
-        chaos.campaign(kind, seed=seed + run, seconds=CHAOS_SECONDS) for run in range(CHAOS_RUNS)
+        chaos.campaign(kind, seed=seed + run, seconds=CHAOS_SECONDS, floors=True)
+        for run in range(CHAOS_RUNS)
     ],
+    "dead-worker": lambda kind, _new, _seed: dead_workers(kind, raw=kind == KINDS[0]),
     "odd": lambda _kind, new, seed: [odd.campaign(with_tables(new), seed=seed)],
     # What reads bytes or answers requests is the same whatever the database.
     "mutants": lambda kind, new, seed: (
@@ -106,9 +111,9 @@ def one_database(kind: str, names: list[str], seed: int, output: Path) -> None:
                 found["reports"].append(report.as_json())
                 say(kind, f"{line(report.as_json())}  ({time.monotonic() - began:.0f} s)")
         if "chaos" in names and kind == KINDS[0]:
-            for title, report in chaos.controls(seed=seed).items():
-                found["controls"][f"chaos: {title}"] = not report.clean
-                say(kind, f"control: chaos: {title}: {'PASSED' if report.clean else 'caught'}")
+            for title, wrong in run_chaos_controls(kind).items():
+                found["controls"][f"chaos: {title}"] = not wrong
+                say(kind, f"control: chaos: {title}: {wrong or 'caught'}")
     output.write_text(json.dumps(found, default=str), encoding="utf-8")
 
 
@@ -152,6 +157,8 @@ def main() -> int:
     parser.add_argument("--part", type=Path, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     names = arguments.only or [*CAMPAIGNS, "controls"]
+    # So that all that was started is ended too, in the parts as in here.
+    signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
     if arguments.part is not None:
         one_database(arguments.database, names, arguments.seed, arguments.part)
         return 0
@@ -166,7 +173,11 @@ def main() -> int:
         subprocess.Popen([*command, "--database", kind, "--part", str(part)], cwd=ROOT)
         for kind, part in parts.items()
     ]
-    codes = [process.wait() for process in running]
+    try:
+        codes = [process.wait() for process in running]
+    finally:
+        for process in running:
+            process.terminate()  # nothing, if it has ended
     found = [json.loads(part.read_text("utf-8")) for part in parts.values() if part.exists()]
     for part in parts.values():
         part.unlink(missing_ok=True)

@@ -21,6 +21,8 @@ HEADS = (
     "stuck",
     "heals, p50 / p99",
 )
+RAW = "RQ alone, seconds"
+RAW_BOUND = "RQ alone was waited for, seconds"
 END = "<!-- end of numbers -->\n"
 
 
@@ -48,9 +50,29 @@ def drawn(results: dict[str, Any]) -> str:
             f"{each['injected']:,} | {each['fenced']} | {len(each['lost'])} | "
             f"{len(each['doubled'])} | {len(each['stuck'])} | {healed} |"
         )
+    lines += _dead_workers(results["reports"])
     if results["controls"]:
         lines += ["", "| deliberate mistake | noticed |", "|---|---|"]
     lines += [
         f"| {name} | {'yes' if caught else 'no'} |" for name, caught in results["controls"].items()
     ]
     return "\n".join(lines) + "\n"
+
+
+def _dead_workers(reports: list[dict[str, Any]]) -> list[str]:
+    """How long a run waits whose worker died in the middle of a step, and RQ's job beside it."""
+    found = [each for each in reports if each["campaign"] == "dead worker"]
+    if not found:
+        return []
+    lines = ["", "| a worker dies in a step | database | lease | goes on after |"]
+    lines.append("|---|---|---:|---:|")
+    for each in found:
+        notes = each["notes"]
+        lines.append(
+            f"| flowroute | {each['database']} | {notes['lease seconds']:g} s | "
+            f"{notes['goes on after seconds']} s |"
+        )
+    for notes in (each["notes"] for each in found if RAW in each["notes"]):
+        after = f"not within {notes[RAW_BOUND]:g}" if notes[RAW] is None else notes[RAW]
+        lines.append(f"| RQ alone, `Retry(max=3)` | | | {after} s |")
+    return lines

@@ -21,7 +21,7 @@ SOME = tuple(
 def test_a_commit_that_reports_an_error_loses_and_doubles_nothing(
     kind: str, new_url: Callable[[], str]
 ) -> None:
-    report = ambiguous_commits(kind, new_url(), seed=7, share=0.15, shapes=SOME)
+    report = ambiguous_commits(kind, new_url(), seed=7, share=0.1, shapes=SOME)
     assert_clean(report)
     assert report.broken == []
 

@@ -74,7 +74,31 @@ def test_recovery_that_fails_is_tried_less_and_less_often_and_not_given_up(clock
             tried.append(clock.now - 1000)
         clock.now += 1
 
-    assert tried[:6] == [0, 2, 6, 14, 29, 44]
+    assert tried[:7] == [0, 1, 3, 7, 12, 17, 22]
+
+
+def test_recovery_that_fails_for_hours_is_still_tried(clock: Clock) -> None:
+    engine = Engine()
+    engine.failing = True
+    recovery = beat(engine, 1.0)
+
+    for _ in range(2_000):
+        recovery.run_if_due()
+        clock.now += 5
+
+    assert engine.recoveries == 2_000
+
+
+def test_recovery_that_fails_is_never_tried_more_often_than_its_beat(clock: Clock) -> None:
+    engine = Engine()
+    engine.failing = True
+    recovery = beat(engine, 8.0)
+
+    for _ in range(17):  # at 0, 1, … 16 seconds
+        recovery.run_if_due()
+        clock.now += 1
+
+    assert engine.recoveries == 3
 
 
 def test_the_first_failure_is_logged_with_its_traceback_and_the_end_of_them_too(
@@ -94,7 +118,7 @@ def test_the_first_failure_is_logged_with_its_traceback_and_the_end_of_them_too(
         recovery.run_if_due()
 
     assert [bool(each.exc_info) for each in caplog.records] == [True, False, False, False]
-    assert caplog.messages[0] == "Recovery failed (ConnectionError: 1); the next try is in 2 s"
+    assert caplog.messages[0] == "Recovery failed (ConnectionError: 1); the next try is in 1 s"
     assert caplog.messages[3] == "Recovery works again after 3 failures"
     assert engine.recoveries == 5  # and at its beat again
 

@@ -7,8 +7,12 @@ import json
 import signal
 import sys
 from pathlib import Path
+from typing import Final
 
 from tests.faults.chaos.campaign import campaign
+
+FULL_SECONDS: Final = 60.0
+"""From how many seconds on a campaign has to meet enough."""
 
 
 def main() -> int:
@@ -25,6 +29,7 @@ def main() -> int:
         arguments.database,
         seed=arguments.seed,
         seconds=arguments.seconds,
+        floors=arguments.seconds >= FULL_SECONDS,
         output=arguments.output,
     )
     print(json.dumps(report.as_json(), indent=2, default=str))  # noqa: T201

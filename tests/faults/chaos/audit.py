@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 import sqlalchemy as sa
 
 from flowroute.engine.schema import DONE, FINISHED, checkpoint_table, run_table
-from tests.faults.chaos.application import EFFECTS, Effect
+from tests.faults.chaos.flows import EFFECTS, Effect
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -48,8 +48,19 @@ def audit(engine: sa.Engine, accepted: Iterable[Accepted], report: Report) -> No
             report.lost.append(f"run {start.run_id} of {start.shape}: accepted, and not there")
     for orphan in effects.keys() - runs.keys():
         report.broken.append(f"run {orphan}: effects, and no run")
-    keys = Counter((row.flow, row.key) for row in runs.values())
+    keys = Counter((row.flow, row.key) for row in runs.values() if row.key is not None)
     report.doubled += [f"key {key}: {count} runs" for key, count in keys.items() if count > 1]
+    called = Counter((row.parent_id, row.parent_seq) for row in runs.values() if row.parent_id)
+    report.doubled += [
+        f"run {parent} called {count} sub-flows at seq {seq}"
+        for (parent, seq), count in called.items()
+        if count > 1
+    ]
+    report.lost += [
+        f"run {row.id} called a sub-flow that is not there"
+        for row in runs.values()
+        if row.flow == "CallsMiddle" and row.seq > 0 and (row.id, 1) not in called
+    ]
     for run_id, row in runs.items():
         _check(row, sorted(effects[run_id]), sorted(checkpoints[run_id]), report)
 

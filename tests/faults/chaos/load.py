@@ -11,11 +11,20 @@ from typing import Any, Final
 
 import requests
 
-from flowroute.engine.schema import FINISHED
-from tests.faults.chaos.application import SHAPES
+from flowroute.engine.schema import FINISHED, RUNNING
 
 OPEN: Final = 2
 """Most unfinished runs of one visitor."""
+SHAPES: Final = (
+    *("Inline", "Middle", "Several", "Retried", "Timer", "Slow", "Outlasting"),
+    *("CallsMiddle", "SentTogether"),
+    *("Form",) * 10,
+)
+"""What a visitor chooses from."""
+CANCELLED: Final = 0.15
+"""Which part of the runs that need a worker is cancelled at once."""
+CANCELLED_AT_WORK: Final = 0.1
+"""How often one that is seen at work is."""
 ANSWER_SECONDS: Final = 8.0
 JSON: Final = {"Accept": "application/json"}
 
@@ -42,10 +51,13 @@ class Visitor:
     accepted: list[Accepted] = field(default_factory=list[Accepted])
     broken: list[str] = field(default_factory=list[str])
     answers: int = 0
+    """Pages that were answered; each is answered twice at once."""
     cancels: int = 0
     unanswered: int = 0
     """Requests that a killed process or a refused write did not answer."""
     starting: bool = True
+    _away: bool = False
+    """Nobody listened at the last request."""
     _open: list[Accepted] = field(default_factory=list[Accepted])
     _unsure: list[tuple[str, str]] = field(default_factory=list[tuple[str, str]])
 
@@ -70,15 +82,13 @@ class Visitor:
                     self._start(*self._unsure[-1], times=1)
                 elif self.starting:
                     # A run that needs no worker never waits in line, so there may be more of these.
-                    shapes = (
-                        list(SHAPES) if len(self._open) < OPEN and not self.hurried else ["Inline"]
-                    )
+                    shapes = SHAPES if len(self._open) < OPEN and not self.hurried else ("Inline",)
                     key = f"{self.name}-{len(self.accepted)}-{self.roll.random()}"
                     twice = bool(self.accepted) and self.roll.random() < 0.25
                     self._start(key, self.roll.choice(shapes), 2 if twice else 1)
                 for each in list(self._open):
                     self._look(each)
-                over.wait(0.1)
+                over.wait(0.5 if self._away else 0.1)
 
     def _start(self, key: str, shape: str, times: int) -> None:
         if (key, shape) not in self._unsure:
@@ -94,13 +104,12 @@ class Visitor:
             accepted = Accepted(key, shape, run_id, answer["url"])
             self.accepted.append(accepted)
             self._open.append(accepted)
-            if (
-                shape != "Inline"
-                and self.roll.random() < 0.1
-                and self._post(f"/cancel/{run_id}", {})
-            ):
-                self.cancels += 1
+            if shape != "Inline" and self.roll.random() < CANCELLED:
+                self._cancel(run_id)
         self._unsure.remove((key, shape))
+
+    def _cancel(self, run_id: str) -> None:
+        self.cancels += self._post(f"/cancel/{run_id}", {}) is not None
 
     def _look(self, run: Accepted) -> None:
         state = self._ask("GET", f"{run.url}/state")
@@ -108,8 +117,12 @@ class Visitor:
             return
         if state["state"] in FINISHED:
             self._open.remove(run)
-        elif state["waiting_for"] == "page" and self._post(run.url, {"answer": "yes"}):
-            self.answers += 1
+        elif state["waiting_for"] == "page":
+            form = {"answer": "yes"}
+            both = list(self._pool.map(lambda _: self._post(run.url, form), range(2)))
+            self.answers += any(each is not None for each in both)
+        elif state["state"] == RUNNING and self.roll.random() < CANCELLED_AT_WORK:
+            self._cancel(run.run_id)
 
     def _post(self, address: str, form: dict[str, str] | None = None) -> Any:
         return self._ask("POST", address, form)
@@ -120,9 +133,11 @@ class Visitor:
             answer = self._session.request(
                 method, self.url + address, data=form, timeout=ANSWER_SECONDS, allow_redirects=False
             )
-        except requests.RequestException:
+        except requests.RequestException as error:
             self.unanswered += 1
+            self._away = isinstance(error, requests.ConnectionError)
             return None
+        self._away = False
         if answer.status_code >= 400:
             self.unanswered += 1
             return None
@@ -143,7 +158,7 @@ class Load:
         hurried: how many more start only runs that end in the request.
     """
 
-    def __init__(self, url: str, seed: int, visitors: int = 5, hurried: int = 10) -> None:
+    def __init__(self, url: str, seed: int, visitors: int = 6, hurried: int = 3) -> None:
         self._over = threading.Event()
         self.visitors = [
             Visitor(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-import os
+import re
 import secrets
 import shutil
 import signal
@@ -12,77 +12,100 @@ import tempfile
 import threading
 from collections import Counter
 from contextlib import ExitStack
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import requests
 import sqlalchemy as sa
 
+from flowroute import Engine
 from flowroute.engine import schema
-from tests.faults.chaos.application import Base
+from flowroute.rq import RQExecutor
+from tests.faults.chaos.flows import SHAPES, Base
+from tests.faults.chaos.processes import COMPILED, ROOT, children, send
 from tests.processes import Process, Processes
 from tests.services import PostgresServer, RedisServer
 from tests.waiting import free_port, wait_until
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
     from typing import Self
 
-ROOT: Final = Path(__file__).parents[3]
-FENCED: Final = "another process owns the run now"
-"""What the dispatcher logs when a process finds that its lease is lost."""
+REFUSED: Final = re.compile(r"refused: run (\S+) epoch (\d+)")
+"""What a process prints that found its run in other hands; see `variants`."""
+ACCEPTED: Final = re.compile(r"accepted: (\S+) (\S+) (\S+)")
+"""What the script prints of each run that it started: key, shape and id."""
 HARNESS: Final = "chaos harness"
-WORKERS: Final = 2
 START_SECONDS: Final = 90.0
 
 
-def children(pid: int) -> list[int]:
-    """The living children of a process, zombies of the system's kind left out."""
-    try:
-        listed = Path(f"/proc/{pid}/task/{pid}/children").read_text(encoding="ascii").split()
-    except (FileNotFoundError, ProcessLookupError):
-        return []
-    return [int(each) for each in listed if _state(int(each)) not in ("Z", "")]
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """Which processes there are."""
+
+    workers: int = 4
+    web: bool = True
+    script: bool = True
 
 
-def _state(pid: int) -> str:
-    try:
-        stat = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
-    except (FileNotFoundError, ProcessLookupError):
-        return ""
-    return stat.rpartition(")")[2].split()[0]
+WHOLE: Final = Parts()
+TWO_WORKERS: Final = Parts(workers=2, web=False, script=False)
 
 
-def send(pid: int, number: signal.Signals) -> bool:
-    """Send a signal; False if there is no such process any more."""
-    try:
-        os.kill(pid, number)
-    except ProcessLookupError:
-        return False
-    return True
+def taken_over(output: str, ends: Mapping[str, tuple[str, int]]) -> int:
+    """Count the refused writes whose run another process had taken over.
+
+    What a cancel had refused is not counted: it ended the run by the very next epoch.
+
+    Args:
+        output: what the processes printed.
+        ends: state and epoch of each run at its end.
+    """
+    count = 0
+    for run_id, text in REFUSED.findall(output):
+        state, epoch = ends[run_id]
+        held = int(text)
+        count += epoch > held and not (state == schema.CANCELLED and epoch == held + 1)
+    return count
 
 
 class System:
-    """gunicorn, two flow workers, Redis, a database.
+    """gunicorn, flow workers, a script, Redis, a database.
 
     Args:
         database: sqlite or postgresql.
+        parts: which processes there are.
         lease_seconds: how long a silent process keeps its runs.
         variant: how the application breaks the protocol; empty: not at all.
     """
 
-    def __init__(self, database: str, *, lease_seconds: float = 2.0, variant: str = "") -> None:
+    def __init__(
+        self,
+        database: str,
+        parts: Parts = WHOLE,
+        *,
+        lease_seconds: float = 2.0,
+        variant: str = "",
+    ) -> None:
         self.database = database
+        self.lease_seconds = lease_seconds
         self.postgres: PostgresServer | None = None
         self.name = ""
-        self._lease_seconds = lease_seconds
+        self.gunicorn: Process | None = None
+        self.script: Process | None = None
+        self.workers: list[Process] = []
+        self._parts = parts
         self._variant = variant
         self._exits = ExitStack()
         self._processes = Processes()
         self._all: list[Process] = []
         self._closed = threading.Event()
+        self._supervising = threading.Lock()
         self.port = free_port()
         self.restarts = 0
+        self.broken: list[str] = []
+        """What only the harness sees: a process that ended by itself, a supervisor that failed."""
 
     def __enter__(self) -> Self:
         """Start everything."""
@@ -107,18 +130,34 @@ class System:
         """What all processes printed so far."""
         return "\n".join(each.output for each in self._all)
 
-    @property
     def fenced(self) -> int:
-        """How often a process found that another one owns its run."""
-        return self.output.count(FENCED)
+        """How often a write was refused because another process had taken the run over."""
+        table = schema.run_table.c
+        with self.engine.connect() as connection:
+            rows = connection.execute(sa.select(table.id, table.state, table.epoch))
+            return taken_over(self.output, {row.id: (row.state, row.epoch) for row in rows})
+
+    def started_by_script(self) -> list[tuple[str, str, str]]:
+        """Key, shape and id of each run that the script was told to have started."""
+        return [(key, shape, run_id) for key, shape, run_id in ACCEPTED.findall(self.output)]
 
     def web_workers(self) -> list[int]:
         """The worker processes of gunicorn."""
-        return children(self.gunicorn.pid)
+        return [] if self.gunicorn is None else children(self.gunicorn.pid)
 
     def horses(self) -> list[int]:
         """The work-horses that run now."""
         return [pid for worker in self.workers for pid in children(worker.pid)]
+
+    def holder(self, run_id: str) -> int:
+        """The process that holds the lease of a run; 0: none does."""
+        table = schema.run_table.c
+        owner = sa.select(table.lease_owner).where(
+            table.id == run_id, table.state == schema.RUNNING
+        )
+        with self.engine.connect() as connection:
+            name = connection.execute(owner).scalar_one_or_none()
+        return int(name.rpartition(":")[2]) if name else 0
 
     def leases(self) -> Counter[int]:
         """How many runs each process holds a lease of."""
@@ -129,6 +168,15 @@ class System:
             return Counter(
                 int(owner.rpartition(":")[2]) for owner in connection.execute(owners).scalars()
             )
+
+    def start_run(self, shape: str, key: str) -> str:
+        """Start a run from here; its first step is a worker step, which this process leaves alone.
+
+        Returns:
+            Its id.
+        """
+        flow: Any = SHAPES[shape]()
+        return self._starter.start(flow.begin(), key=key).id
 
     def supervise(self) -> None:
         """From now on, start again what ended."""
@@ -141,6 +189,43 @@ class System:
 
         self._exits.callback(end)
 
+    def restart_everything(self) -> None:
+        """Kill every process and server at once, then start them all again."""
+        with self._supervising:
+            for process in self._everybody():
+                for pid in (process.pid, *children(process.pid)):
+                    send(pid, signal.SIGKILL)
+            if self.redis.running:
+                self.redis.kill()
+            if self.postgres is not None:
+                self.postgres.stop_at_once()
+                self.postgres.start()
+            self.redis.start()
+            for process in self._everybody():
+                process.wait()
+            self._start_processes()
+            self.restarts += 1
+
+    def terminate_connections(self, most: int | None = None) -> int:
+        """Terminate connections of the processes to PostgreSQL, all or some at random.
+
+        Returns:
+            How many.
+        """
+        if self.postgres is None:
+            return 0
+        query = (
+            "SELECT count(pg_terminate_backend(pid)) FROM (SELECT pid FROM pg_stat_activity "
+            "WHERE datname = %s AND application_name <> %s ORDER BY random() LIMIT %s) AS chosen"
+        )
+        with self.postgres.connect() as connection:
+            row = connection.execute(query, [self.name, HARNESS, most]).fetchone()
+        return 0 if row is None else int(row[0])
+
+    def let_script_start_nothing(self) -> None:
+        """The script only works on from now on."""
+        self._script_may.unlink(missing_ok=True)
+
     def _start(self) -> None:
         directory = Path(tempfile.mkdtemp(prefix="flowroute-chaos-"))
         self._exits.callback(shutil.rmtree, directory)
@@ -148,17 +233,27 @@ class System:
         self.redis.start()
         self._exits.callback(self.redis.stop)
         location = self._make_database(directory)
-        self._environment = {
+        place = directory / "script"
+        place.touch()
+        self._script_may = place.with_suffix(".go")
+        self._script_may.touch()
+        secret = secrets.token_hex()
+        self._environment = COMPILED | {
             "CHAOS_DATABASE": location,
             "CHAOS_REDIS": self.redis.url,
-            "CHAOS_SECRET": secrets.token_hex(),
-            "CHAOS_LEASE": str(self._lease_seconds),
+            "CHAOS_SECRET": secret,
+            "CHAOS_LEASE": str(self.lease_seconds),
             "CHAOS_VARIANT": self._variant,
+            "CHAOS_SCRIPT": str(place),
         }
+        self._starter = Engine(
+            self.engine, executor=RQExecutor(self.redis.url), secret_keys=[secret]
+        )
+        self._exits.callback(self._starter.close)
         self._exits.callback(self._processes.kill_all)
-        self.gunicorn = self._web()
-        self.workers = [self._worker() for _ in range(WORKERS)]
-        wait_until(self._answers, START_SECONDS, what="gunicorn answers", poll_seconds=0.1)
+        self._start_processes()
+        if self._parts.web:
+            wait_until(self._answers, START_SECONDS, what="gunicorn answers", poll_seconds=0.1)
         for worker in self.workers:
             worker.wait_for_line("Listening", START_SECONDS)
 
@@ -174,11 +269,22 @@ class System:
             location = self.postgres.url(self.name)
         # The harness's own connections are not the application's, and are spared.
         options = {"application_name": HARNESS} if self.postgres else {}
-        self.engine = sa.create_engine(location, connect_args=options)
+        self.engine = sa.create_engine(location, connect_args=options, pool_pre_ping=True)
         self._exits.callback(self.engine.dispose)
         schema.add_tables(Base.metadata)
         Base.metadata.create_all(self.engine)
         return location
+
+    def _everybody(self) -> list[Process]:
+        singles = [each for each in (self.gunicorn, self.script) if each is not None]
+        return [*singles, *self.workers]
+
+    def _start_processes(self) -> None:
+        if self._parts.web:
+            self.gunicorn = self._web()
+        self.workers = [self._worker() for _ in range(self._parts.workers)]
+        if self._parts.script:
+            self.script = self._run(["tests.faults.chaos.script"])
 
     def _run(self, command: Sequence[str]) -> Process:
         process = self._processes([sys.executable, "-m", *command], env=self._environment, cwd=ROOT)
@@ -199,12 +305,32 @@ class System:
             return requests.get(f"{self.url}/nothing", timeout=2).status_code == 404
         return False
 
+    # -- the supervisor ----------------------------------------------------------------------------
+
     def _supervise(self) -> None:
-        while not self._closed.wait(0.1):
-            for number, worker in enumerate(self.workers):
-                if worker.returncode is not None:
-                    self.workers[number] = self._worker()
-                    self.restarts += 1
-            if self.gunicorn.returncode is not None:
-                self.gunicorn = self._web()
-                self.restarts += 1
+        try:
+            while not self._closed.wait(0.1):
+                with self._supervising:
+                    self._replace_what_ended()
+        except Exception as error:  # noqa: BLE001 - without it, faults would find nothing to break
+            self.broken.append(f"the supervisor gave up: {error!r}")
+
+    def _replace_what_ended(self) -> None:
+        for number, worker in enumerate(self.workers):
+            if self._has_ended(worker, "Listening"):
+                self.workers[number] = self._worker()
+        if self.gunicorn is not None and self._has_ended(self.gunicorn, "Booting worker"):
+            self.gunicorn = self._web()
+        if self.script is not None and self._has_ended(self.script, "accepted"):
+            self.script = self._run(["tests.faults.chaos.script"])
+
+    def _has_ended(self, process: Process, up: str) -> bool:
+        """Whether it has; one that was up, and was not killed, has no reason to."""
+        code = process.returncode
+        if code is None:
+            return False
+        self.restarts += 1
+        if code != -signal.SIGKILL and up in process.output:
+            last = process.output.strip().rpartition("\n")[2]
+            self.broken.append(f"{process.command[2]} ended by itself with {code}: {last}")
+        return True
