@@ -126,7 +126,7 @@ def _seconds_until_done(done: Callable[[], bool], most: float) -> float | None:
 
 
 def _kill_busy(workers: list[Process]) -> None:
-    """SIGKILL the worker that has a work-horse, with it."""
+    """SIGKILL the worker of RQ alone that has a work-horse, with it."""
     (busy,) = [each.pid for each in workers if children(each.pid)]
     for pid in (busy, *children(busy)):
         send(pid, signal.SIGKILL)

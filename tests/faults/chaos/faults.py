@@ -163,13 +163,22 @@ class Faults:
         return len(self._running(workers)) == len(workers) and self._stop(workers, least=0)
 
     def _kill_horse(self) -> bool:
-        return self._kill(self._running(self._system.horses()))
+        waiting_too = self._roll.random() < 0.2
+        return self._kill(
+            self._running(self._system.horses()) if waiting_too else self._horses_at_work()
+        )
+
+    def _horses_at_work(self) -> list[int]:
+        """Those that have a run, and do not only wait for one."""
+        leases = self._system.leases()
+        return [pid for pid in self._running(self._system.horses()) if leases[pid]]
 
     def _kill_worker(self) -> bool:
         return self._kill([each.pid for each in self._system.workers if each.returncode is None])
 
     def _kill_both(self) -> bool:
-        busy = [each.pid for each in self._system.workers if children(each.pid)]
+        at_work = set(self._horses_at_work())
+        busy = [each.pid for each in self._system.workers if at_work & set(children(each.pid))]
         if not busy:
             return False
         worker = self._roll.choice(busy)

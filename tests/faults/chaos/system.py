@@ -146,7 +146,7 @@ class System:
         return [] if self.gunicorn is None else children(self.gunicorn.pid)
 
     def horses(self) -> list[int]:
-        """The work-horses that run now."""
+        """The work-horses that there are: at work, and those that wait for the next job."""
         return [pid for worker in self.workers for pid in children(worker.pid)]
 
     def holder(self, run_id: str) -> int:
