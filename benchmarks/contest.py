@@ -11,6 +11,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+from tests.processes import COMPILED
+
 ROOT = Path(__file__).parents[1]
 
 
@@ -48,7 +50,7 @@ class Contestant:
                 stderr=output,
                 text=True,
                 cwd=ROOT,
-                env={**os.environ, **(environment or {})},
+                env={**os.environ, **COMPILED, **(environment or {})},
                 start_new_session=True,  # so that Ctrl-C reaches the one who asks only
             )
         self._answer()

@@ -16,7 +16,7 @@ from types import TracebackType
 from typing import Any, Self, TypeVar
 
 from benchmarks.contest import ROOT, Contestant
-from tests.processes import Process
+from tests.processes import COMPILED, Process
 from tests.services import PostgresServer, RedisServer
 
 T = TypeVar("T")
@@ -113,7 +113,7 @@ class Laboratory:
             text=True,
             check=True,
             cwd=ROOT,
-            env={**os.environ, "PYTHONPATH": str(ROOT)},
+            env={**os.environ, **COMPILED, "PYTHONPATH": str(ROOT)},
         )
         return outcome.stdout
 

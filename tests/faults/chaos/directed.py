@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Final
 
 import rq
 
-from tests.faults.chaos.processes import COMPILED, ROOT, children, send
+from tests.faults.chaos.processes import ROOT, children, send
 from tests.faults.chaos.situations import kill_worker_and_horse
 from tests.faults.chaos.system import TWO_WORKERS, System
 from tests.faults.page import RAW, RAW_BOUND
@@ -99,7 +99,7 @@ def raw_rq_heals() -> float | None:
         processes = Processes()
         exits.callback(processes.kill_all)
         command = [sys.executable, "-m", "rq.cli", "worker", "--url", server.url]
-        workers = [processes(command, env=COMPILED, cwd=ROOT) for _ in range(2)]
+        workers = [processes(command, cwd=ROOT) for _ in range(2)]
         for worker in workers:
             worker.wait_for_line("Listening on", 60)
         begun = directory / "begun"

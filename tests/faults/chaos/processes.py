@@ -10,12 +10,6 @@ if TYPE_CHECKING:
     import signal
 
 ROOT: Final = Path(__file__).parents[3]
-COMPILED: Final = {
-    "PYTHONDONTWRITEBYTECODE": "",
-    "PYTHONPYCACHEPREFIX": str(ROOT / "build" / "pycache"),
-}
-"""For the environment of what is started often: it keeps what it compiled, whatever the caller's
-environment says, for compiling takes several times as long as all the rest of a start."""
 
 
 def children(pid: int) -> list[int]:

@@ -23,7 +23,7 @@ from flowroute import Engine
 from flowroute.engine import schema
 from flowroute.rq import RQExecutor
 from tests.faults.chaos.flows import SHAPES, Base
-from tests.faults.chaos.processes import COMPILED, ROOT, children, send
+from tests.faults.chaos.processes import ROOT, children, send
 from tests.processes import Process, Processes
 from tests.services import PostgresServer, RedisServer
 from tests.waiting import free_port, wait_until
@@ -238,7 +238,7 @@ class System:
         self._script_may = place.with_suffix(".go")
         self._script_may.touch()
         secret = secrets.token_hex()
-        self._environment = COMPILED | {
+        self._environment = {
             "CHAOS_DATABASE": location,
             "CHAOS_REDIS": self.redis.url,
             "CHAOS_SECRET": secret,
