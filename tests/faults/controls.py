@@ -219,7 +219,7 @@ class Control:
 
 
 CONTROLS = (
-    Control("no guard at all", no_guard, zombies, _some("worker"), 1.0),
+    Control("no guard at all", no_guard, zombies, _some("worker"), 0.5),
     Control("a lost lease is not noticed", deaf_to_loss, zombies, _some("worker"), 1.0),
     Control(
         "effect and checkpoint in two commits", two_commits, crash_points, _some("inline"), 0.4
@@ -227,11 +227,11 @@ CONTROLS = (
     Control("no recovery", no_recovery, crash_points, _some("worker"), 0.1),
     Control("submit before commit", submit_before_commit, crash_points, _some("worker"), 0.1),
     Control("a lease never ends", endless_lease, crash_points, _some("inline"), 0.1),
-    Control("hints lost and not given again", lost_hints, crash_points, _some("worker"), 0.02),
+    Control("hints lost and not given again", lost_hints, crash_points, _some("worker"), 0.01),
     Control(
         "a checkpoint is left out", no_checkpoint, crash_points, _some("many plain steps"), 0.05
     ),
-    Control("a sub-flow ends silently", silent_end, crash_points, _some("sub-flow"), 0.02),
+    Control("a sub-flow ends silently", silent_end, crash_points, _some("sub-flow"), 0.01),
     Control(
         "postponed checkpoints are forgotten",
         forgotten_steps,
@@ -270,7 +270,7 @@ CONTROLS = (
         failed_commit_overlooked,
         storage,
         _some("worker"),
-        1.0,
+        0.5,
         "instead of",
         ("sqlite",),
     ),

@@ -19,7 +19,7 @@ SOME = tuple(shape for shape in SHAPES if shape.name in ("inline", "worker", "pa
 def test_locks_conflicts_and_dropped_connections_lose_and_double_nothing(
     kind: str, new_url: Callable[[], str]
 ) -> None:
-    report = contention(kind, new_url(), seed=7, share=0.15, shapes=SOME)
+    report = contention(kind, new_url(), seed=7, share=0.1, shapes=SOME)
     assert report.injected >= 15
     assert report.notes["pauses"] > 0
     assert (report.lost, report.doubled, report.stuck, report.broken) == ([], [], [], [])

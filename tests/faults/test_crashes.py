@@ -38,15 +38,15 @@ def assert_clean(report: Report) -> None:
 def test_a_process_killed_at_any_event_loses_and_doubles_nothing(
     kind: str, new_url: Callable[[], str]
 ) -> None:
-    assert_clean(crashes.crash_points(kind, new_url(), seed=7, share=0.03))
+    assert_clean(crashes.crash_points(kind, new_url(), seed=7, share=0.015))
 
 
 @pytest.mark.slow
 def test_a_process_killed_while_it_recovers_loses_and_doubles_nothing(
     kind: str, new_url: Callable[[], str]
 ) -> None:
-    report = crashes.double_crashes(kind, new_url(), seed=7, count=12)
-    assert report.points == 12
+    report = crashes.double_crashes(kind, new_url(), seed=7, count=6)
+    assert report.points == 6
     assert_clean(report)
 
 
@@ -54,7 +54,7 @@ def test_a_process_killed_while_it_recovers_loses_and_doubles_nothing(
 def test_a_process_frozen_past_its_lease_stores_nothing_when_it_wakes(
     kind: str, new_url: Callable[[], str]
 ) -> None:
-    report = crashes.zombies(kind, new_url(), seed=7, share=0.1)
+    report = crashes.zombies(kind, new_url(), seed=7, share=0.05)
     assert_clean(report)
     assert report.fenced > 0
 
