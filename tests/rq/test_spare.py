@@ -11,7 +11,6 @@ import psycopg
 import pytest
 from psycopg import sql
 
-from flowroute.rq import RQExecutor
 from tests.rq.application import Greeting, Held, make_engine
 from tests.rq.conftest import Workers
 from tests.waiting import wait_until
@@ -97,22 +96,6 @@ def test_a_worker_that_ends_after_its_job_forks_no_further(
 
     assert run.result == 1
     assert not worker.descendants()
-
-
-def test_a_job_runs_although_redis_does_not_take_down_that_it_began(
-    own_engine: Engine, own_workers: Workers
-) -> None:
-    worker = own_workers.start()
-    assert isinstance(own_engine.executor, RQExecutor)
-    connection = own_engine.executor.connection
-    # The registries are refused; what lies in the queue can still be read.
-    connection.acl_setuser("default", commands=["-zadd"])
-
-    assert own_engine.start(Greeting(name="ada").begin()).wait(timeout_seconds=20).state == "done"
-
-    worker.wait_for_line("not begun")
-    connection.acl_setuser("default", commands=["+zadd"])
-    assert own_engine.start(Greeting(name="ada").begin()).wait(timeout_seconds=20).state == "done"
 
 
 @pytest.mark.postgres
