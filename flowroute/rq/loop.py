@@ -164,7 +164,6 @@ class FlowLoop(BaseWorker):
                 )
                 if found is None:
                     break
-                self.log.info("Worker %s: %s", self.name, found[0].id)
                 self.execute_job(*found)
                 ended += 1
         finally:
@@ -300,6 +299,7 @@ class FlowLoop(BaseWorker):
             )
             self._announce_at = 0.0
             return
+        self.log.info("Worker %s: %s goes on", self.name, job.id)
         job.execution = execution
         self.executions[execution.id] = execution
 
@@ -354,6 +354,8 @@ class FlowLoop(BaseWorker):
             self.log.warning("Worker %s: end of job %s not recorded: %s", self.name, job.id, error)
             self._announce_at = 0.0
         finally:
+            took = ended_at - (job.started_at or ended_at)
+            self.log.info("Worker %s: %s took %s", self.name, job.id, took)
             if execution is not None:
                 self.executions.pop(execution.id, None)
 
