@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import logging
+import random
+import sqlite3
 import threading
+import time
 from collections.abc import Callable, Generator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
@@ -26,6 +29,9 @@ BUSY_TIMEOUT_SECONDS = 10
 
 IMPATIENT_MILLISECONDS = 50
 """How long the heartbeat waits for a writer on SQLite before it looks after its other attempts."""
+
+ASK_AGAIN_SECONDS = 0.0003
+"""How long a writer on SQLite waits on average before it asks again for the write lock."""
 
 REFUSE_COMMIT = "flowroute.refuse_commit"
 """Key of ``Session.info``: the step that is running, while its session must not be committed by
@@ -72,7 +78,8 @@ class Database:
         self.commits_alone = self.engine.dialect.name == "postgresql"
         """Whether a single statement of `connect` is a transaction by itself."""
         self._turns: AbstractContextManager[Any] = nullcontext()
-        if self.engine.dialect.name == "sqlite":
+        self._locks = self.engine.dialect.name == "sqlite"
+        if self._locks:
             _prepare_sqlite(self.engine)
             self._connections = Connections(self.engine)
             self._turns = threading.Lock()
@@ -92,10 +99,12 @@ class Database:
     def writing(self, connection: sa.Connection) -> Generator[None]:
         """A transaction that writes, on a connection that is in none.
 
-        Threads of one process take turns on SQLite: one that met another's write lock would sleep
-        for longer than the other writes.
+        On SQLite, threads of one process take turns, and processes ask again soon for each other's
+        write lock: SQLite itself would sleep for longer than the other writes.
         """
         with self._turns, connection.begin():
+            if self._locks:
+                _take_write_lock(connection)
             yield
 
     @contextmanager
@@ -182,6 +191,37 @@ def _set_pragmas(connection: DBAPIConnection, _entry: ConnectionPoolEntry) -> No
     if timeout < BUSY_TIMEOUT_SECONDS * 1000:
         cursor.execute(f"PRAGMA busy_timeout={BUSY_TIMEOUT_SECONDS * 1000}")
     cursor.close()
+
+
+def _take_write_lock(connection: sa.Connection) -> None:
+    """Begin SQLite's transaction with the write lock; the time to wait is the connection's own.
+
+    Raises:
+        sqlalchemy.exc.OperationalError: Another process held the lock all the time.
+    """
+    raw: Any = connection.connection.dbapi_connection
+    if raw.in_transaction:  # one without autocommit always is
+        return
+    (milliseconds,) = raw.execute("PRAGMA busy_timeout").fetchone()
+    raw.execute("PRAGMA busy_timeout=0")
+    try:
+        raw.execute("BEGIN IMMEDIATE")
+    except sqlite3.OperationalError:
+        _ask_again(connection, raw, milliseconds / 1000)
+    finally:
+        raw.execute(f"PRAGMA busy_timeout={milliseconds}")
+
+
+def _ask_again(connection: sa.Connection, raw: Any, seconds: float) -> None:
+    until = time.monotonic() + seconds
+    while time.monotonic() < until:
+        time.sleep(random.uniform(0, 2 * ASK_AGAIN_SECONDS))  # noqa: S311  # jitter
+        try:
+            raw.execute("BEGIN IMMEDIATE")
+        except sqlite3.OperationalError:
+            continue
+        return
+    connection.exec_driver_sql("BEGIN IMMEDIATE")  # its error is SQLAlchemy's
 
 
 def _begin_before_savepoint(connection: sa.Connection, _name: str | None) -> None:

@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+import sqlite3
 import threading
+from collections.abc import Callable
+from contextlib import closing
 
 import pytest
 import sqlalchemy as sa
+from sqlalchemy import event
+from sqlalchemy.exc import OperationalError
 from sqlalchemy.orm import Session, scoped_session
 
 from flowroute import Engine
+from flowroute.engine import database
+from flowroute.engine.database import Database
 from flowroute.errors import ConfigurationError
 from tests.engine.conftest import MakeEngine
 from tests.engine.support import Note
@@ -86,3 +93,78 @@ def test_threads_of_a_process_take_turns_to_write_on_sqlite_and_there_only(
     for thread in threads:
         thread.join(20)
     assert max(most) == at_once
+
+
+# -- SQLite's write lock ---------------------------------------------------------------------------
+
+
+class Asked:
+    """`time`, for a writer that asks again: at the third pause, another one lets go of the lock."""
+
+    def __init__(self, let_go: Callable[[], None], *, patient: bool = True) -> None:
+        self.pauses: list[float] = []
+        self._let_go = let_go
+        self._patient = patient
+
+    def monotonic(self) -> float:
+        """Each pause takes a tenth of a second here; if impatient, an hour."""
+        return len(self.pauses) * (0.1 if self._patient else 3600.0)
+
+    def sleep(self, seconds: float) -> None:
+        """Write the pause down."""
+        self.pauses.append(seconds)
+        if len(self.pauses) == 3:
+            self._let_go()
+
+
+def test_a_writer_asks_again_soon_for_a_lock_that_another_process_holds(
+    sqlite_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bind = sa.create_engine(sqlite_url)
+    base = Database(bind)
+    with closing(sqlite3.connect(str(bind.url.database), isolation_level=None)) as other:
+        other.execute("CREATE TABLE note (text TEXT)")
+        with base.connect() as connection:
+            other.execute("BEGIN IMMEDIATE")
+            asked = Asked(other.rollback)
+            monkeypatch.setattr(database, "time", asked)
+            with base.writing(connection):
+                connection.exec_driver_sql("INSERT INTO note VALUES ('at last')")
+            assert connection.exec_driver_sql("PRAGMA busy_timeout").scalar_one() == 10_000
+        assert other.execute("SELECT text FROM note").fetchall() == [("at last",)]
+    assert len(asked.pauses) == 3
+    assert max(asked.pauses) <= 2 * database.ASK_AGAIN_SECONDS
+    assert len(set(asked.pauses)) == 3  # or several would ask in step
+    bind.dispose()
+
+
+def test_a_writer_gives_up_when_the_time_of_its_connection_is_over(
+    sqlite_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bind = sa.create_engine(sqlite_url)
+    base = Database(bind)
+    with closing(sqlite3.connect(str(bind.url.database), isolation_level=None)) as other:
+        other.execute("CREATE TABLE note (text TEXT)")
+        with base.connect() as connection:
+            other.execute("BEGIN IMMEDIATE")
+            asked = Asked(other.rollback, patient=False)
+            monkeypatch.setattr(database, "time", asked)
+            with (
+                pytest.raises(OperationalError, match="database is locked"),
+                base.writing(connection),
+            ):
+                pass
+            assert connection.exec_driver_sql("PRAGMA busy_timeout").scalar_one() == 10_000
+    assert len(asked.pauses) == 1
+    bind.dispose()
+
+
+def test_a_transaction_that_the_application_begins_itself_is_left_as_it_is(sqlite_url: str) -> None:
+    bind = sa.create_engine(sqlite_url)
+    base = Database(bind)
+    event.listen(bind, "begin", lambda connection: connection.exec_driver_sql("BEGIN"))
+    with base.connect() as connection, base.writing(connection):
+        connection.exec_driver_sql("CREATE TABLE note (text TEXT)")
+    with bind.connect() as connection:
+        assert sa.inspect(connection).has_table("note")
+    bind.dispose()

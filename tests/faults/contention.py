@@ -21,7 +21,7 @@ from tests.faults.forks import fork
 from tests.faults.report import Report
 from tests.faults.shapes import SHAPES, Effect, Faulted, Shape, damage, drive, world
 from tests.faults.storage import is_write
-from tests.faults.trouble import Pauses, Trouble, campaign
+from tests.faults.trouble import BEGIN, Pauses, Trouble, campaign
 from tests.waiting import wait_until
 
 BUSY_MILLISECONDS = 1
@@ -116,11 +116,16 @@ def contention(
         path = str(sa.make_url(url).database)
         bind = stage.engine.database.engine
         event.listen(bind, "checkout", lambda raw, *_: _be_impatient(raw))
-        return campaign(report, stage, shapes, is_write, lambda _: _locks(path), share, mutation)
+        counts = lambda said: said == BEGIN or is_write(said)  # noqa: E731
+        return campaign(report, stage, shapes, counts, lambda _: _locks(path), share, mutation)
     address = url.replace("+psycopg", "")
-    campaign(report, stage, shapes, lambda _: True, lambda _: _conflicts(address), share, mutation)
+    campaign(report, stage, shapes, _is_sent, lambda _: _conflicts(address), share, mutation)
     _collide(report, stage, address, max(1, round(20 * share)), mutation)
     return report
+
+
+def _is_sent(said: str) -> bool:
+    return said != BEGIN
 
 
 def _be_impatient(raw: Any) -> None:

@@ -290,6 +290,7 @@ CONTROLS = (
         _some("worker"),
         0.5,
         "There is no run",
+        ("postgresql",),
     ),
     Control(
         "conflicts are not tried again",

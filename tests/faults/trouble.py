@@ -12,6 +12,7 @@ from typing import Any
 
 import psycopg
 import sqlalchemy as sa
+from sqlalchemy import event
 from sqlalchemy.exc import DBAPIError
 
 from flowroute.engine import dispatcher, schema
@@ -22,6 +23,9 @@ from tests.faults.shapes import Shape, damage, drive, find, world
 
 ASKED = 12
 """How often a caller that was told of an error asks again."""
+
+BEGIN = "BEGIN"
+"""Before a transaction; SQLite may wait for its write lock then."""
 
 COMMIT = "COMMIT"
 
@@ -79,7 +83,12 @@ class Wire:
             else:
                 commit(connection)
 
+        def beginning(connection: sa.Connection) -> None:
+            if counts(BEGIN):
+                self._send(connection.connection.dbapi_connection, BEGIN, lambda: None)
+
         dialect.do_commit = committing
+        event.listen(engine, "begin", beginning)
         for name in ("do_execute", "do_executemany", "do_execute_no_params"):
             setattr(dialect, name, self._watched(getattr(dialect, name)))
 
