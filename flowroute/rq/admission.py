@@ -122,7 +122,7 @@ def admit(raw_id: bytes, queue: Queue, codec: Codec) -> FlowJob:
     return job
 
 
-def _fields(connection: redis.Redis, key: bytes) -> dict[bytes, bytes]:
+def _fields(connection: redis.Redis, key: str | bytes) -> dict[bytes, bytes]:
     """What is read of a job, as far as it is there."""
     names = [b"data", *FIELDS]
     values = cast("list[bytes | None]", connection.hmget(key, names))

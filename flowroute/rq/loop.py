@@ -32,6 +32,7 @@ from flowroute.rq.pacing import Outage, RecoveryBeat
 if TYPE_CHECKING:
     from types import FrameType
 
+    from redis.client import Pipeline
     from rq.job import Job
 
     from flowroute.engine.engine import Engine
@@ -235,7 +236,7 @@ class FlowLoop(BaseWorker):
                 pipeline.delete(*keys)
             pipeline.execute()
 
-    def _together(self) -> redis.client.Pipeline:
+    def _together(self) -> Pipeline:
         """Commands that are sent at once, without MULTI: it would double the answers.
 
         What a worker that dies leaves half written is tidied up like what it leaves whole.

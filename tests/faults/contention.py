@@ -13,6 +13,7 @@ import psycopg
 import sqlalchemy as sa
 from psycopg import sql
 from sqlalchemy import event
+from sqlalchemy.exc import DBAPIError
 
 from flowroute import Continuation, done, step
 from flowroute.engine import dispatcher
@@ -248,7 +249,7 @@ class Both:
         row = sa.update(Effect).where(Effect.subject == f"{self.key} {name}")
         try:
             self._session.execute(row.values(name=Effect.name + "1"))
-        except sa.exc.DBAPIError:
+        except DBAPIError:
             meeting.met += 1
             raise
 
