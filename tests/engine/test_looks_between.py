@@ -165,6 +165,22 @@ def test_a_run_that_was_deleted_can_not_be_cancelled(engine: Engine) -> None:
         run.cancel()
 
 
+def test_a_run_that_is_deleted_while_it_is_being_cancelled_is_not_there(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = engine.start(LookedAt().begin())
+    read = engine.read
+
+    def deleted_after(run_id: str) -> Any:
+        record = read(run_id)
+        delete(engine, run)
+        return record
+
+    monkeypatch.setattr(engine, "read", deleted_after)
+    with pytest.raises(RunNotFound, match=run.id):
+        run.cancel()
+
+
 def test_cancelling_a_sub_flow_that_nobody_waits_for_any_more_hints_at_nobody(
     engine: Engine, shelf: Shelf
 ) -> None:
