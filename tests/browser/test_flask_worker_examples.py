@@ -162,8 +162,9 @@ def test_example_6_hands_over_to_another_flow_and_goes_on_with_its_result(
     assert page.url == f"{site.url}/example6"
     page.reload()
     expect_text(page, "Example 6 finished: employer6 is signed by Ada")
-    assert site.printed("(contract|signature) .*") == [
+    # Once each. Who files it is up to who comes first, the worker or the browser's next look.
+    assert sorted(site.printed("(contract|signature) .*")) == [
         "contract drafted",
-        "signature of ada verified",
         "contract filed, signed by Ada",
+        "signature of ada verified",
     ]
