@@ -10,6 +10,9 @@ from tests.faults import crashes
 from tests.faults.controls import CONTROLS, Control
 from tests.faults.databases import databases
 from tests.faults.report import Report
+from tests.faults.shapes import SHAPES
+
+SOME = tuple(shape for shape in SHAPES if shape.name in ("inline", "worker", "task", "suspension"))
 
 
 @pytest.fixture(
@@ -37,14 +40,14 @@ def assert_clean(report: Report) -> None:
 def test_a_process_killed_at_any_event_loses_and_doubles_nothing(
     kind: str, new_url: Callable[[], str]
 ) -> None:
-    assert_clean(crashes.crash_points(kind, new_url(), seed=7, share=0.008))
+    assert_clean(crashes.crash_points(kind, new_url(), seed=7, share=0.02, shapes=SOME))
 
 
 @pytest.mark.slow
 def test_a_process_killed_while_it_recovers_loses_and_doubles_nothing(
     kind: str, new_url: Callable[[], str]
 ) -> None:
-    report = crashes.double_crashes(kind, new_url(), seed=7, count=3)
+    report = crashes.double_crashes(kind, new_url(), seed=7, count=3, shapes=SOME)
     assert report.points == 3
     assert_clean(report)
 
@@ -53,7 +56,7 @@ def test_a_process_killed_while_it_recovers_loses_and_doubles_nothing(
 def test_a_process_frozen_past_its_lease_stores_nothing_when_it_wakes(
     kind: str, new_url: Callable[[], str]
 ) -> None:
-    report = crashes.zombies(kind, new_url(), seed=7, share=0.025)
+    report = crashes.zombies(kind, new_url(), seed=7, share=0.05, shapes=SOME)
     assert_clean(report)
     assert report.fenced > 0
 
