@@ -197,7 +197,8 @@ def _take_write_lock(connection: sa.Connection) -> None:
     """Begin SQLite's transaction with the write lock; the time to wait is the connection's own.
 
     Raises:
-        sqlalchemy.exc.OperationalError: Another process held the lock all the time.
+        sqlalchemy.exc.OperationalError: Another one held the lock all the time, or the file can not
+            be written.
     """
     raw: Any = connection.connection.dbapi_connection
     if raw.in_transaction:  # one without autocommit always is
@@ -206,22 +207,25 @@ def _take_write_lock(connection: sa.Connection) -> None:
     raw.execute("PRAGMA busy_timeout=0")
     try:
         raw.execute("BEGIN IMMEDIATE")
-    except sqlite3.OperationalError:
-        _ask_again(connection, raw, milliseconds / 1000)
+    except sqlite3.DatabaseError as error:
+        _ask_again(connection, raw, error, milliseconds / 1000)
     finally:
         raw.execute(f"PRAGMA busy_timeout={milliseconds}")
 
 
-def _ask_again(connection: sa.Connection, raw: Any, seconds: float) -> None:
+def _ask_again(
+    connection: sa.Connection, raw: Any, error: sqlite3.DatabaseError, seconds: float
+) -> None:
     until = time.monotonic() + seconds
-    while time.monotonic() < until:
+    while error.sqlite_errorcode & 0xFF == sqlite3.SQLITE_BUSY and time.monotonic() < until:
         time.sleep(random.uniform(0, 2 * ASK_AGAIN_SECONDS))  # noqa: S311  # jitter
         try:
             raw.execute("BEGIN IMMEDIATE")
-        except sqlite3.OperationalError:
-            continue
-        return
-    connection.exec_driver_sql("BEGIN IMMEDIATE")  # its error is SQLAlchemy's
+        except sqlite3.DatabaseError as again:
+            error = again
+        else:
+            return
+    connection.exec_driver_sql("BEGIN IMMEDIATE")  # fails alike, and its error is SQLAlchemy's
 
 
 def _begin_before_savepoint(connection: sa.Connection, _name: str | None) -> None:

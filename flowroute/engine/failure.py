@@ -157,7 +157,9 @@ class Failures:
                 raise
             turn.stale = True
             logger.warning(
-                "run %s: COMMIT of checkpoint %s reported an error, but happened", turn.run_id, seq
+                "run %s: COMMIT of checkpoint %s reported an error, but happened; the run goes on",
+                turn.run_id,
+                seq,
             )
 
     def _bookmark(self, work: Work, turn: Turn) -> Bookmark:

@@ -296,7 +296,10 @@ class FlowLoop(BaseWorker):
                 pipeline.execute()
         except redis.RedisError as error:
             self.log.warning(
-                "Worker %s: start of job %s not recorded: %s", self.name, job.id, error
+                "Worker %s: start of job %s not recorded: %s. It runs all the same.",
+                self.name,
+                job.id,
+                error,
             )
             self._announce_at = 0.0
             return
@@ -315,7 +318,12 @@ class FlowLoop(BaseWorker):
         try:
             run(self.engine, ticket)
         except BaseException:  # logged here, for a fork ends silently
-            self.log.exception("Worker %s: the job of run %s failed", self.name, ticket.run_id)
+            self.log.exception(
+                "Worker %s: the job of run %s at checkpoint %s failed; recovery will repeat it",
+                self.name,
+                ticket.run_id,
+                ticket.seq,
+            )
             raise
 
     def get_ready(self) -> None:

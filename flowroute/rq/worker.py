@@ -88,7 +88,11 @@ class FlowWorker(FlowLoop, Worker):
         try:
             self._spare = Horse(self._prepare, self._work)
         except OSError as error:  # the next job will try again
-            self.log.warning("Worker %s: can not fork ahead: %s", self.name, error)
+            self.log.warning(
+                "Worker %s: can not fork ahead: %s. The next job is forked when it comes.",
+                self.name,
+                error,
+            )
 
     def fork_work_horse(self, job: Job, queue: Queue) -> None:  # noqa: ARG002  # RQ's signature
         """Give the job to the process that was forked for it, or to a new one if that has died.

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import sqlite3
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import closing
 
 import pytest
 import sqlalchemy as sa
 from sqlalchemy import event
-from sqlalchemy.exc import OperationalError
+from sqlalchemy.exc import DatabaseError, OperationalError
 from sqlalchemy.orm import Session, scoped_session
 
 from flowroute import Engine
@@ -117,46 +117,68 @@ class Asked:
             self._let_go()
 
 
+@pytest.fixture
+def other(sqlite_url: str) -> Iterator[sqlite3.Connection]:
+    """A connection of somebody else, to a file with a table."""
+    path = str(sa.make_url(sqlite_url).database)
+    with closing(sqlite3.connect(path, isolation_level=None)) as connection:
+        connection.execute("CREATE TABLE note (text TEXT)")
+        yield connection
+
+
 def test_a_writer_asks_again_soon_for_a_lock_that_another_process_holds(
-    sqlite_url: str, monkeypatch: pytest.MonkeyPatch
+    sqlite_url: str, other: sqlite3.Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    bind = sa.create_engine(sqlite_url)
-    base = Database(bind)
-    with closing(sqlite3.connect(str(bind.url.database), isolation_level=None)) as other:
-        other.execute("CREATE TABLE note (text TEXT)")
-        with base.connect() as connection:
-            other.execute("BEGIN IMMEDIATE")
-            asked = Asked(other.rollback)
-            monkeypatch.setattr(database, "time", asked)
-            with base.writing(connection):
-                connection.exec_driver_sql("INSERT INTO note VALUES ('at last')")
-            assert connection.exec_driver_sql("PRAGMA busy_timeout").scalar_one() == 10_000
-        assert other.execute("SELECT text FROM note").fetchall() == [("at last",)]
+    base = Database(sqlite_url)
+    with base.connect() as connection:
+        other.execute("BEGIN IMMEDIATE")
+        asked = Asked(other.rollback)
+        monkeypatch.setattr(database, "time", asked)
+        with base.writing(connection):
+            connection.exec_driver_sql("INSERT INTO note VALUES ('at last')")
+        assert connection.exec_driver_sql("PRAGMA busy_timeout").scalar_one() == 10_000
+    base.close()
+    assert other.execute("SELECT text FROM note").fetchall() == [("at last",)]
     assert len(asked.pauses) == 3
     assert max(asked.pauses) <= 2 * database.ASK_AGAIN_SECONDS
     assert len(set(asked.pauses)) == 3  # or several would ask in step
-    bind.dispose()
 
 
 def test_a_writer_gives_up_when_the_time_of_its_connection_is_over(
-    sqlite_url: str, monkeypatch: pytest.MonkeyPatch
+    sqlite_url: str, other: sqlite3.Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    bind = sa.create_engine(sqlite_url)
-    base = Database(bind)
-    with closing(sqlite3.connect(str(bind.url.database), isolation_level=None)) as other:
-        other.execute("CREATE TABLE note (text TEXT)")
-        with base.connect() as connection:
-            other.execute("BEGIN IMMEDIATE")
-            asked = Asked(other.rollback, patient=False)
-            monkeypatch.setattr(database, "time", asked)
-            with (
-                pytest.raises(OperationalError, match="database is locked"),
-                base.writing(connection),
-            ):
-                pass
-            assert connection.exec_driver_sql("PRAGMA busy_timeout").scalar_one() == 10_000
+    base = Database(sqlite_url)
+    with base.connect() as connection:
+        other.execute("BEGIN IMMEDIATE")
+        asked = Asked(other.rollback, patient=False)
+        monkeypatch.setattr(database, "time", asked)
+        locked = pytest.raises(OperationalError, match="database is locked")
+        with locked, base.writing(connection):
+            pass
+        assert connection.exec_driver_sql("PRAGMA busy_timeout").scalar_one() == 10_000
+    base.close()
     assert len(asked.pauses) == 1
-    bind.dispose()
+
+
+def test_a_writer_does_not_wait_where_no_lock_is_in_the_way(
+    sqlite_url: str, other: sqlite3.Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(action: int, *_: object) -> int:
+        return sqlite3.SQLITE_DENY if action == sqlite3.SQLITE_TRANSACTION else sqlite3.SQLITE_OK
+
+    base = Database(sqlite_url)
+    asked = Asked(other.rollback)
+    monkeypatch.setattr(database, "time", asked)
+    with base.connect() as connection:
+        raw = connection.connection.dbapi_connection
+        assert isinstance(raw, sqlite3.Connection)
+        raw.set_authorizer(refuse)
+        refused = pytest.raises(DatabaseError, match="not authorized")
+        with refused, base.writing(connection):
+            pass
+        raw.set_authorizer(None)
+    base.close()
+    assert asked.pauses == []
 
 
 def test_a_transaction_that_the_application_begins_itself_is_left_as_it_is(sqlite_url: str) -> None:
