@@ -128,7 +128,7 @@ def _list(
     engine: Engine, *, flow: str | None, states: Sequence[str], limit: int, as_json: bool
 ) -> None:
     """List runs, newest first."""
-    records = engine.records(flow=flow, state=states, limit=limit)
+    records = engine.lookup.records(flow=flow, state=states, limit=limit)
     if flow is not None and not records:
         _note_if_unknown(flow)
     if as_json:
@@ -152,8 +152,8 @@ def _list(
 @_json_option
 def _show(engine: Engine, *, run_id: str, limit: int | None, as_json: bool) -> None:
     """Show a run: its state, error and checkpoints. RUN is its id."""
-    record = engine.read(run_id)
-    checkpoints = engine.checkpoints_of(run_id)
+    record = engine.lookup.read(run_id)
+    checkpoints = engine.lookup.checkpoints_of(run_id)
     if as_json:
         shown = checkpoints if limit is None else checkpoints[-limit:]
         print_json(
@@ -200,10 +200,10 @@ def _retry(engine: Engine, *, run_id: str, as_json: bool) -> None:
 
     RUN is its id. The step where it stands gets all of its attempts again.
     """
-    before = engine.read(run_id)
+    before = engine.lookup.read(run_id)
     with _steps_left_to_others(engine):
         engine.retry(run_id)
-    _print_change(before, engine.read(run_id), as_json=as_json)
+    _print_change(before, engine.lookup.read(run_id), as_json=as_json)
     if isinstance(engine.executor, ThreadExecutor):
         _note("The application's own process goes on with it, or the command `worker`.")
 
@@ -216,9 +216,9 @@ def _cancel(engine: Engine, *, run_id: str, as_json: bool) -> None:
 
     RUN is its id. What its step still writes will not be stored.
     """
-    before = engine.read(run_id)
+    before = engine.lookup.read(run_id)
     engine.cancel(run_id)
-    _print_change(before, engine.read(run_id), as_json=as_json)
+    _print_change(before, engine.lookup.read(run_id), as_json=as_json)
 
 
 @click.command("recover")

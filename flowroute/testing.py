@@ -152,7 +152,9 @@ def drain(engine: Engine, clock: FakeClock, *, limit: int = 1_000) -> Recovered:
         for each in fields(did):
             setattr(did, each.name, getattr(did, each.name) + getattr(once, each.name))
     open_states = [state for state in schema.STATES if state not in schema.FINISHED]
-    stories = "\n".join(_story(record) for record in engine.records(state=open_states, limit=10))
+    stories = "\n".join(
+        _story(record) for record in engine.lookup.records(state=open_states, limit=10)
+    )
     raise AssertionError(f"after {limit} due instants there is still something due:\n{stories}")
 
 

@@ -549,7 +549,7 @@ def test_on_a_narrow_terminal_an_id_is_never_cut(
     terminal = Terminal()
     monkeypatch.setattr(sys, "stdout", terminal)
     monkeypatch.setenv("COLUMNS", "80")
-    console().print(runs_table(engine.records()))
+    console().print(runs_table(engine.lookup.records()))
     assert run.id in terminal.getvalue()
     assert max(map(len, terminal.getvalue().splitlines())) > 36
 

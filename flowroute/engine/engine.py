@@ -12,36 +12,32 @@ from datetime import timedelta
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
-from sqlalchemy.exc import DBAPIError
-
 from flowroute.engine import schema
 from flowroute.engine.clock import Clock
 from flowroute.engine.codec import Codec
 from flowroute.engine.continuation import Continuation
-from flowroute.engine.database import Database, Source, is_transient
+from flowroute.engine.database import Database, Source
 from flowroute.engine.dispatcher import Dispatcher
 from flowroute.engine.failure import Failures
 from flowroute.engine.flow import Flow, definition_of
-from flowroute.engine.identity import is_run_id, new_run_id
+from flowroute.engine.identity import new_run_id
 from flowroute.engine.intervention import Interventions
 from flowroute.engine.local import InlineExecutor, ThreadExecutor
+from flowroute.engine.lookup import Lookup
 from flowroute.engine.messenger import Messenger
 from flowroute.engine.ports import Executor, Move, Notifier, Silence
-from flowroute.engine.records import Bookmark, RunRecord
+from flowroute.engine.records import Bookmark
 from flowroute.engine.recovery import Recovered, Recovery
-from flowroute.engine.run import Bell, Checkpoint, Run
+from flowroute.engine.run import Bell, Run
 from flowroute.engine.step import Place
 from flowroute.engine.store import Store
+from flowroute.engine.tables import Tables
 from flowroute.engine.transition import Transitions, startable
 from flowroute.engine.turn import SCRIPT, Caller, Outcome
-from flowroute.engine.work import Work
 from flowroute.errors import (
     ArgumentError,
     ConfigurationError,
-    RunFailed,
-    RunNotFinished,
     RunNotFound,
-    RunStateError,
 )
 
 T = TypeVar("T")
@@ -101,15 +97,17 @@ class Engine:
         self.lease_seconds = lease_seconds
         self._notifier = notifier or Silence()
         self._scope = scope
-        self._checked = False
         self._store = Store(clock)
         messenger = Messenger(self.executor, _RingingNotifier(self.bell, self._notifier))
-        self._transitions = Transitions(self.codec, self._store, lease_seconds)
-        failures = Failures(self._store, self.database, self._transitions, messenger)
+        transitions = Transitions(self.codec, self._store, lease_seconds)
+        failures = Failures(self._store, self.database, transitions, messenger)
+        self._tables = Tables(self._store, self.database)
+        self.lookup = Lookup(self._store, self.database, transitions, self._tables)
+        """Reads runs, for whoever needs more of them than a `Run` shows."""
         self.dispatcher = Dispatcher(
             store=self._store,
             database=self.database,
-            transitions=self._transitions,
+            transitions=transitions,
             failures=failures,
             messenger=messenger,
             lease_seconds=lease_seconds,
@@ -163,7 +161,7 @@ class Engine:
         self.check_tables()
         self.executor.start()
         if key is not None:
-            held = self._find(definition_of(type(flow)).name, key)
+            held = self.lookup.holder(definition_of(type(flow)).name, key)
             if held is not None and held.id != instead_of:
                 return Run(self, held.id)
         run_id = self.dispatcher.start(
@@ -177,12 +175,11 @@ class Engine:
         Raises:
             RunNotFound: There is none.
         """
-        return Run(self, self.read(run_id).id)
+        return Run(self, self.lookup.read(run_id).id)
 
     def find(self, flow: type[Flow], key: str) -> Run[Any] | None:
         """The run of a flow that holds a key, or None."""
-        self.check_tables()
-        record = self._find(definition_of(flow).name, key)
+        record = self.lookup.holder(definition_of(flow).name, key)
         return None if record is None else Run(self, record.id)
 
     def runs(
@@ -204,30 +201,8 @@ class Engine:
         Raises:
             RunStateError: There is no such state.
         """
-        return [
-            Run(self, r.id) for r in self.records(flow=flow, state=state, owner=owner, limit=limit)
-        ]
-
-    def records(
-        self,
-        *,
-        flow: type[Flow] | str | None = None,
-        state: str | Iterable[str] | None = None,
-        owner: str | None = None,
-        limit: int = 100,
-    ) -> list[RunRecord]:
-        """As `runs`, as the rows that were read: one statement however many there are."""
-        self.check_tables()
-        states = [state] if isinstance(state, str) else list(state or ())
-        for each in states:
-            if each not in schema.STATES:
-                raise RunStateError(
-                    f"There is no state {each!r}: a run is {', '.join(schema.STATES[:-1])} or "
-                    f"{schema.STATES[-1]}."
-                )
-        name = flow if isinstance(flow, str) or flow is None else definition_of(flow).name
-        with self.database.connect() as connection:
-            return self._store.runs(connection, flow=name, states=states, owner=owner, limit=limit)
+        records = self.lookup.records(flow=flow, state=state, owner=owner, limit=limit)
+        return [Run(self, record.id) for record in records]
 
     def recover(self) -> Recovered:
         """Look once for what a crash left behind and for what is due.
@@ -272,35 +247,20 @@ class Engine:
         Raises:
             RunNotFound: There is no such run.
         """
-        bookmark = self.bookmark(run) if isinstance(run, str) else run
+        bookmark = self.lookup.bookmark(run) if isinstance(run, str) else run
         run_id = bookmark.record.id
         if self._recovery.heal(bookmark.record):
-            bookmark = self.bookmark(run_id)
+            bookmark = self.lookup.bookmark(run_id)
         while seq is None and bookmark.record.waiting_for == schema.FOR_CHILDREN:
-            child = self.current(run_id)
+            child = self.lookup.current(run_id)
             if child.id == run_id:
                 break
             outcome = self.visit(child.id, caller)
             if outcome.bookmark is None or not outcome.bookmark.record.finished:
                 return outcome
-            bookmark = self.bookmark(run_id)  # the sub-flow ended between two looks
+            bookmark = self.lookup.bookmark(run_id)  # the sub-flow ended between two looks
         outcome = self.dispatcher.advance(run_id, caller, seq=seq, bookmark=bookmark)
         return replace(outcome, bookmark=bookmark) if outcome.answered else outcome
-
-    def bookmark(self, run_id: str) -> Bookmark:
-        """The row of a run with the payload of its newest checkpoint, by one statement.
-
-        Raises:
-            RunNotFound: There is no such run.
-        """
-        self.check_tables()
-        bookmark = None
-        if is_run_id(run_id):
-            with Work(self.database) as work, work.reading() as connection:
-                bookmark = self._store.bookmark(connection, run_id)
-        if bookmark is None:
-            raise _not_found(run_id)
-        return bookmark
 
     def held_bookmark(self, continuation: Continuation[Any], key: str) -> Bookmark | None:
         """As `bookmark`, of the run that a start with this key would find; None: it would start.
@@ -311,153 +271,32 @@ class Engine:
         """
         flow, _ = startable(continuation)
         _check_text("key", key, shortest=1)
-        self.check_tables()
-        with Work(self.database) as work, work.reading() as connection:
-            return self._store.held_bookmark(connection, definition_of(type(flow)).name, key)
-
-    def child_of(self, record: RunRecord) -> RunRecord | None:
-        """The run of the sub-flow that another run waits for or has waited for at its bookmark."""
-        with self.database.connect() as connection:
-            return self._store.child(connection, record.id, record.seq)
-
-    def current(self, run_id: str) -> RunRecord:
-        """The row of a run; while it waits for a sub-flow, that of the sub-flow's run.
-
-        Raises:
-            RunNotFound: There is no such run.
-        """
-        record = self.read(run_id)
-        while record.waiting_for == schema.FOR_CHILDREN:
-            child = self.child_of(record)
-            if child is None:
-                break
-            if not child.finished:
-                record = child
-                continue
-            # One that ended has woken its parent, in the same moment.
-            before, record = record, self.read(record.id)
-            if record.waiting_for == schema.FOR_CHILDREN and record.seq == before.seq:
-                break
-        return record
-
-    def is_part_of(self, run_id: str, ancestor_id: str) -> bool:
-        """Whether a run is another one, or was called by it as a sub-flow, or by one that was."""
-        found: str | None = run_id
-        with self.database.connect() as connection:
-            while found is not None and found != ancestor_id:
-                record = self._store.read(connection, found) if is_run_id(found) else None
-                found = None if record is None else record.parent_id
-        return found is not None
-
-    def flow_of(self, bookmark: Bookmark) -> Flow:
-        """The flow of a run with its state, also at the end of the run.
-
-        Parameters:
-            bookmark: As it was just read.
-
-        Raises:
-            CheckpointUnreadable: The deployed code can not read it.
-            ArgumentError: The state no longer fits.
-        """
-        with Work(self.database) as work:
-            return self._transitions.flow_at(work, bookmark)
+        return self.lookup.held_bookmark(definition_of(type(flow)).name, key)
 
     # -- what a Run asks ---------------------------------------------------------------------------
 
-    def read(self, run_id: str) -> RunRecord:
-        """The row of a run.
-
-        Raises:
-            RunNotFound: There is none.
-        """
-        self.check_tables()
-        record = None
-        if is_run_id(run_id):
-            with self.database.connect() as connection:
-                record = self._store.read(connection, run_id)
-        if record is None:
-            raise _not_found(run_id)
-        return record
-
-    def result_of(self, run: str | Bookmark) -> Any:
-        """See `Run.result`.
-
-        Parameters:
-            run: Its id, or its bookmark as it was just read.
-        """
-        bookmark: Bookmark | None
-        if isinstance(run, Bookmark):
-            bookmark = run
-        else:
-            with self.database.connect() as connection:
-                bookmark = self._store.bookmark(connection, run)
-            if bookmark is None:
-                raise _not_found(run)
-        record = bookmark.record
-        run_id = record.id
-        if record.state == schema.FAILED:
-            error = record.error or {}
-            raise RunFailed(
-                f"Run {run_id} of {record.flow} failed at step {record.step}, attempt "
-                f"{record.attempt}: {error.get('type')}: {error.get('message')} Mend the cause and "
-                "call run.retry().",
-                run_id=run_id,
-                step=record.step,
-            )
-        if record.state != schema.DONE:
-            raise RunNotFinished(
-                f"Run {run_id} of {record.flow} has no result: it is {record.state} at step "
-                f"{record.step}. Wait for it with run.wait(timeout_seconds=…).",
-                run_id=run_id,
-                step=record.step,
-            )
-        with Work(self.database) as work:
-            return self._transitions.result(work, bookmark)
-
-    def checkpoints_of(self, run_id: str) -> list[Checkpoint]:
-        """See `Run.checkpoints`."""
-        with self.database.connect() as connection:
-            rows = self._store.checkpoints(connection, run_id)
-        # A row tells how the step *before* it went: rows are never changed once they are stored.
-        following = [*rows[1:], None]
-        return [
-            Checkpoint(
-                row.seq,
-                row.step,
-                row.arguments or {},
-                row.created_at,
-                None
-                if after is None or after.duration is None
-                else timedelta(seconds=after.duration),
-                None if after is None else after.attempt,
-                None if after is None else after.executor,
-            )
-            for row, after in zip(rows, following, strict=True)
-        ]
-
     def resume(self, run_id: str) -> None:
         """See `Run.resume`."""
-        self._interventions.resume(self.read(run_id).id)
+        self._interventions.resume(self.lookup.read(run_id).id)
 
     def retry(self, run_id: str) -> None:
         """See `Run.retry`."""
         self.executor.start()
-        self._interventions.retry(self.read(run_id).id)
+        self._interventions.retry(self.lookup.read(run_id).id)
 
     def cancel(self, run_id: str) -> None:
         """See `Run.cancel`."""
-        self._interventions.cancel(self.read(run_id).id)
+        self._interventions.cancel(self.lookup.read(run_id).id)
 
     def reset(self, run_id: str) -> None:
         """See `Run.reset`."""
-        self._interventions.reset(self.read(run_id).id)
+        self._interventions.reset(self.lookup.read(run_id).id)
 
     # -- tables, start and end ---------------------------------------------------------------------
 
     def create_all(self) -> None:
         """Create the tables that do not exist yet."""
-        schema.metadata.create_all(self.database.engine)
-        self.check_tables()
+        self._tables.create()
 
     def check_tables(self) -> None:
         """Make sure, once, that the tables are there and of this version.
@@ -465,20 +304,7 @@ class Engine:
         Raises:
             TablesMissing: They are not; the message says how to make them.
         """
-        if self._checked:
-            return
-        with self.database.connect() as connection:
-            self._checked = self._store.check_tables(connection)
-        if self._checked:
-            return
-        try:
-            with self.database.impatient() as connection:
-                self._store.record_version(connection)
-        except DBAPIError as error:
-            if not is_transient(error):
-                raise
-            return  # this very thread may hold SQLite's write lock: another time
-        self._checked = True
+        self._tables.check()
 
     def before_forks(self) -> None:
         """Do once what each process that is forked from this one would have to do again.
@@ -523,16 +349,6 @@ class Engine:
         self.bell.reset()
         if isinstance(self.executor, ThreadExecutor):
             self.executor.reset()
-
-    # -- inside ------------------------------------------------------------------------------------
-
-    def _find(self, flow: str, key: str) -> RunRecord | None:
-        with self.database.connect() as connection:
-            return self._store.find(connection, flow, key)
-
-
-def _not_found(run_id: str) -> RunNotFound:
-    return RunNotFound(f"There is no run {run_id!r}.", run_id=run_id)
 
 
 class _RingingNotifier:

@@ -96,7 +96,7 @@ class Run(Generic[T_co]):
         Raises:
             RunNotFound: The run was deleted.
         """
-        return self._engine.read(self.id)
+        return self._engine.lookup.read(self.id)
 
     @property
     def flow(self) -> str:
@@ -142,17 +142,17 @@ class Run(Generic[T_co]):
             RunFailed: The run failed; the message says where and why.
             RunNotFinished: The run is not done.
         """
-        return cast("T_co", self._engine.result_of(self.id))
+        return cast("T_co", self._engine.lookup.result_of(self.id))
 
     @property
     def checkpoints(self) -> list[Checkpoint]:
         """Every checkpoint, oldest first; the last is the bookmark."""
-        return self._engine.checkpoints_of(self.id)
+        return self._engine.lookup.checkpoints_of(self.id)
 
     @property
     def child(self) -> Run[Any] | None:
         """The sub-flow's run that this one waits for at its bookmark, or waited for; or None."""
-        child = self._engine.child_of(self.record)
+        child = self._engine.lookup.child_of(self.record)
         return None if child is None else Run(self._engine, child.id)
 
     @property
@@ -161,7 +161,7 @@ class Run(Generic[T_co]):
 
         Of a run that waits for a sub-flow: whether the sub-flow is at rest.
         """
-        return is_at_rest(self._engine.current(self.id))
+        return is_at_rest(self._engine.lookup.current(self.id))
 
     def wait(self, *, timeout_seconds: float | None = None) -> Self:
         """Wait until the run is at rest: finished, blocked, or waiting for a page.
@@ -180,7 +180,7 @@ class Run(Generic[T_co]):
         self._engine.executor.start()
         end = None if timeout_seconds is None else time.monotonic() + timeout_seconds
         heard = 0
-        while not is_at_rest(record := self._engine.current(self.id)):
+        while not is_at_rest(record := self._engine.lookup.current(self.id)):
             left = POLL_SECONDS if end is None else min(POLL_SECONDS, end - time.monotonic())
             if left <= 0:
                 raise WaitTimeout(

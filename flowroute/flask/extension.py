@@ -224,7 +224,7 @@ class FlowRoute:
             run = engine.start(continuation, key=key, owner=owner, caller=REQUEST, instead_of=over)
             if not (looks or wants_json()):
                 return self._redirect_to(run.id)
-            bookmark = engine.bookmark(run.id)
+            bookmark = engine.lookup.bookmark(run.id)
         response, ended = self._answer(bookmark)
         if ended and not cache and request.method == "GET":
             engine.reset(bookmark.record.id)
@@ -239,7 +239,7 @@ class FlowRoute:
         Raises:
             RunNotFound: The run was deleted.
         """
-        return self._answer(self.engine.bookmark(run.id))[0]
+        return self._answer(self.engine.lookup.bookmark(run.id))[0]
 
     def task(
         self,
@@ -378,7 +378,7 @@ class FlowRoute:
         """
         if wants_json():
             # Programs keep no cookies.
-            return json_of(self.view_of(self.engine.bookmark(run_id), shared=True))
+            return json_of(self.view_of(self.engine.lookup.bookmark(run_id), shared=True))
         return self._look(run_id)[0]
 
     def submit(self, run_id: str, *, seq: int | None, back: str) -> AnyResponse:
@@ -424,7 +424,7 @@ class FlowRoute:
         return result_response(view) or page_of(view), view.state in _OVER
 
     def _current(self, run_id: str) -> Bookmark:
-        return self.engine.bookmark(self.engine.current(run_id).id)
+        return self.engine.lookup.bookmark(self.engine.lookup.current(run_id).id)
 
     def _redirect_to(self, run_id: str) -> AnyResponse:
         token = run_token(self.engine.codec, run_id)

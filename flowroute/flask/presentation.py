@@ -102,7 +102,7 @@ class RunView:
     def _record(self) -> RunRecord:
         if isinstance(self._run, Bookmark):
             return self._run.record
-        return self._run if isinstance(self._run, RunRecord) else self._engine.read(self.id)
+        return self._run if isinstance(self._run, RunRecord) else self._engine.lookup.read(self.id)
 
     @property
     def flow(self) -> str:
@@ -136,8 +136,12 @@ class RunView:
         if self.flow != definition_of(TaskFlow).name:
             return None
         try:
-            known = self._run if isinstance(self._run, Bookmark) else self._engine.bookmark(self.id)
-            return cast("TaskFlow", self._engine.flow_of(known))
+            known = (
+                self._run
+                if isinstance(self._run, Bookmark)
+                else self._engine.lookup.bookmark(self.id)
+            )
+            return cast("TaskFlow", self._engine.lookup.flow_of(known))
         except (CheckpointUnreadable, ArgumentError):
             logger.exception("run %s: what its task chose can not be read", self.id)
             return None
@@ -204,7 +208,7 @@ class RunView:
             return ()
         known = self._run if isinstance(self._run, Bookmark) else self.id
         try:
-            return (self._engine.result_of(known),)
+            return (self._engine.lookup.result_of(known),)
         except CheckpointUnreadable:
             logger.exception("run %s: its result can not be shown", self.id)
             return ()
@@ -263,7 +267,7 @@ class RunView:
         body["error"] = self.error
         body["links"] = {"self": self.url, "state": self.state_url, "retry": self.retry_url}
         if self.waiting_for == schema.FOR_CHILDREN:
-            child = self._engine.child_of(self._record)
+            child = self._engine.lookup.child_of(self._record)
             if child is not None:
                 token = run_token(self._engine.codec, child.id, shared=self._shared)
                 body["links"]["child"] = url_for("flowroute.show", token=token)

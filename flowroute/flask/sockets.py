@@ -73,7 +73,7 @@ def listen(socketio: SocketIO, engine_of_app: Callable[[], Engine]) -> None:
         except ValueError:  # the page was left meanwhile: there is nobody to answer
             return {"error": "unknown"}
         try:
-            return state_of(engine.read(run_id))
+            return state_of(engine.lookup.read(run_id))
         except RunNotFound:  # deleted, its retention was over
             leave_room(room_of(run_id))
             return {"error": "unknown"}

@@ -50,7 +50,7 @@ def blueprint(flows: FlowRoute, url_prefix: str) -> Blueprint:
 
     def state(token: str) -> Response:
         with _opened(flows, token) as run_id:
-            return state_json(flows.view_of(flows.engine.read(run_id)))
+            return state_json(flows.view_of(flows.engine.lookup.read(run_id)))
 
     def retry(token: str) -> AnyResponse:
         with _opened(flows, token) as run_id:
@@ -104,7 +104,7 @@ def _form(flows: FlowRoute, run_id: str) -> FormToken | None:
             "This form was sent from another site. Forms of a run's page carry "
             "{{ run.hidden_field() }}.",
         )
-    if form is not None and not flows.engine.is_part_of(form.run_id, run_id):
+    if form is not None and not flows.engine.lookup.is_part_of(form.run_id, run_id):
         refuse(
             HTTPStatus.BAD_REQUEST,
             "This form belongs to something else. Load the page again.",

@@ -158,7 +158,7 @@ class FlowWorker(FlowLoop, Worker):
     def _is_stuck(self, job: FlowJob) -> bool:
         """Whether a job whose time is over is still in the step that the time is of."""
         try:
-            record = self.engine.read(job.ticket.run_id)
+            record = self.engine.lookup.read(job.ticket.run_id)
         except RunNotFound:
             return True
         except Exception:  # the database may be away: look again in a second

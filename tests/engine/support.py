@@ -135,7 +135,7 @@ def crash(engine: Engine, run: Run[Any], clock: Clock | None = None, **lease: An
         "lease_seconds": LEASE_SECONDS,
         "timeout_seconds": None,
     } | lease
-    record = engine.read(run.id)
+    record = engine.lookup.read(run.id)
     with engine.database.engine.begin() as connection:
         assert Store(clock).claim(connection, guard_of(record), **options)
     return record.epoch + 1

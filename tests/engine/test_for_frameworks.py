@@ -29,11 +29,11 @@ class Visited(Flow):
 def test_a_bookmark_is_read_by_one_statement_and_is_all_that_a_visit_reads(engine: Engine) -> None:
     run = engine.start(Visited().count(end=False))
     with counting(engine) as counted:
-        bookmark = engine.bookmark(run.id)
+        bookmark = engine.lookup.bookmark(run.id)
         assert engine.visit(bookmark, REQUEST).answer == "1 visits"
     assert len(counted.statements) == 1
     with pytest.raises(RunNotFound):
-        engine.bookmark("nobody")
+        engine.lookup.bookmark("nobody")
 
 
 def test_a_visit_tells_the_bookmark_that_the_run_is_at(make_engine: MakeEngine) -> None:
@@ -43,15 +43,15 @@ def test_a_visit_tells_the_bookmark_that_the_run_is_at(make_engine: MakeEngine) 
     assert outcome.bookmark is not None
     assert outcome.bookmark.record.waiting_for == "worker"
     with pytest.raises(RunNotFinished):
-        engine.result_of(outcome.bookmark)
+        engine.lookup.result_of(outcome.bookmark)
     shelf.work()
-    assert engine.result_of(engine.bookmark(run.id)) == ["one", "two", "two again"]
+    assert engine.lookup.result_of(engine.lookup.bookmark(run.id)) == ["one", "two", "two again"]
 
 
 def test_the_state_of_a_run_can_be_looked_at_anywhere_in_it(engine: Engine) -> None:
     for end in (True, False):
         run = engine.start(Visited().count(end=end))
-        flow = engine.flow_of(engine.bookmark(run.id))
+        flow = engine.lookup.flow_of(engine.lookup.bookmark(run.id))
         assert isinstance(flow, Visited)
         assert flow.visits == 1
 

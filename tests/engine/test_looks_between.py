@@ -83,21 +83,21 @@ def delete(engine: Engine, run: Run[Any]) -> None:
 
 def test_while_a_run_waits_for_a_sub_flow_the_sub_flow_is_to_be_seen(engine: Engine) -> None:
     run = engine.start(LookedAt().begin())
-    assert engine.current(run.id).id == child_of(run).id
+    assert engine.lookup.current(run.id).id == child_of(run).id
 
 
 def test_a_sub_flow_that_ends_after_the_first_look_leaves_the_run_to_be_seen(
     engine: Engine, shelf: Shelf, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run = engine.start(LookedAt().begin())
-    look = engine.child_of
+    look = engine.lookup.child_of
 
     def ends_meanwhile(record: Any) -> Any:
         work_off(shelf)
         return look(record)
 
-    monkeypatch.setattr(engine, "child_of", ends_meanwhile)
-    found = engine.current(run.id)
+    monkeypatch.setattr(engine.lookup, "child_of", ends_meanwhile)
+    found = engine.lookup.current(run.id)
     assert (found.id, found.state) == (run.id, "done")
 
 
@@ -105,14 +105,14 @@ def test_a_visit_shows_the_end_of_a_run_whose_sub_flow_ends_meanwhile(
     engine: Engine, shelf: Shelf, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run = engine.start(LookedAt().begin())
-    look = engine.current
+    look = engine.lookup.current
 
     def ends_after(run_id: str) -> Any:
         found = look(run_id)
         work_off(shelf)
         return found
 
-    monkeypatch.setattr(engine, "current", ends_after)
+    monkeypatch.setattr(engine.lookup, "current", ends_after)
     outcome = engine.visit(run.id, REQUEST)
     assert outcome.bookmark is not None
     assert (outcome.bookmark.record.id, outcome.bookmark.record.state) == (run.id, "done")
@@ -126,7 +126,7 @@ def test_a_run_whose_sub_flow_is_lost_is_to_be_seen_itself(engine: Engine, lost:
     else:  # no process of ours does that
         ended = {"finished_at": sa.func.now(), "waiting_for": None, "wake_at": None}
         set_column(engine, child_of(run), state="done", **ended)
-    assert engine.current(run.id).id == run.id
+    assert engine.lookup.current(run.id).id == run.id
     outcome = engine.visit(run.id, REQUEST)
     assert outcome.bookmark is not None
     assert outcome.bookmark.record.id == run.id
@@ -136,12 +136,12 @@ def test_a_run_whose_sub_flow_is_lost_is_to_be_seen_itself(engine: Engine, lost:
 def test_a_run_is_part_of_itself_and_of_whatever_called_it(engine: Engine) -> None:
     run = engine.start(LookedAt().begin())
     child = child_of(run)
-    assert engine.is_part_of(run.id, run.id)
-    assert engine.is_part_of(child.id, run.id)
-    assert not engine.is_part_of(run.id, child.id)
-    assert not engine.is_part_of("no run", run.id)
+    assert engine.lookup.is_part_of(run.id, run.id)
+    assert engine.lookup.is_part_of(child.id, run.id)
+    assert not engine.lookup.is_part_of(run.id, child.id)
+    assert not engine.lookup.is_part_of("no run", run.id)
     delete(engine, child)
-    assert not engine.is_part_of(child.id, run.id)
+    assert not engine.lookup.is_part_of(child.id, run.id)
 
 
 # -- interventions ---------------------------------------------------------------------------------
@@ -169,14 +169,14 @@ def test_a_run_that_is_deleted_while_it_is_being_cancelled_is_not_there(
     engine: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run = engine.start(LookedAt().begin())
-    read = engine.read
+    read = engine.lookup.read
 
     def deleted_after(run_id: str) -> Any:
         record = read(run_id)
         delete(engine, run)
         return record
 
-    monkeypatch.setattr(engine, "read", deleted_after)
+    monkeypatch.setattr(engine.lookup, "read", deleted_after)
     with pytest.raises(RunNotFound, match=run.id):
         run.cancel()
 

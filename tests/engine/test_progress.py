@@ -39,7 +39,7 @@ def test_progress_is_stored_and_announced_while_the_step_runs(make_engine: MakeE
         def moved(self, move: Any) -> None:
             super().moved(move)
             if move.progress is not None and move.progress["done"] == 2:
-                seen[move.run_id] = engine.read(move.run_id).progress
+                seen[move.run_id] = engine.lookup.read(move.run_id).progress
 
     engine = make_engine(Shelf(), notifier=(moves := Watching()))
     run = engine.start(Progressing().work())
@@ -112,7 +112,7 @@ def test_progress_of_a_step_does_not_show_at_the_next(make_engine: MakeEngine) -
         def two(self) -> Continuation[Any]:
             moved_on.set()
             assert stored.wait(10)
-            return done(engine.read(self.run.id).progress)
+            return done(engine.lookup.read(self.run.id).progress)
 
     taken, moved_on, stored = threading.Event(), threading.Event(), threading.Event()
     engine = make_engine(Shelf(), notifier=(moves := Moves()))
@@ -155,8 +155,8 @@ def test_odd_progress_neither_stops_the_heartbeat_nor_is_lost(make_engine: MakeE
         @worker_step(start=True)
         def work(self) -> Continuation[Any]:
             self.run.progress(True, 2, ValueError("nul \x00, \udc80, " + "long " * 1000))  # type: ignore[arg-type]  # noqa: FBT003
-            wait_until(lambda: engine.read(self.run.id).progress, what="it is stored")
-            return done(engine.read(self.run.id).progress)
+            wait_until(lambda: engine.lookup.read(self.run.id).progress, what="it is stored")
+            return done(engine.lookup.read(self.run.id).progress)
 
     engine = make_engine(Shelf(), lease_seconds=1)
     run = engine.start(Odd().work())

@@ -198,7 +198,7 @@ def test_a_run_that_moves_while_it_is_cancelled_is_cancelled_all_the_same(
             return done()
 
     run = engine.start(Moving().one())
-    read = engine.read
+    read = engine.lookup.read
 
     def read_then_move(run_id: str) -> Any:
         record = read(run_id)
@@ -206,7 +206,7 @@ def test_a_run_that_moves_while_it_is_cancelled_is_cancelled_all_the_same(
             shelf.work()
         return record
 
-    monkeypatch.setattr(engine, "read", read_then_move)
+    monkeypatch.setattr(engine.lookup, "read", read_then_move)
     run.cancel()
     assert (run.state, run.record.seq) == ("cancelled", 1)
 
@@ -215,14 +215,14 @@ def test_a_run_that_finishes_while_it_is_reset_keeps_its_result(
     engine: Engine, shelf: Shelf, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run = engine.start(Task().work(), key="k")
-    read = engine.read
+    read = engine.lookup.read
 
     def read_then_finish(run_id: str) -> Any:
         record = read(run_id)
         shelf.work()
         return record
 
-    monkeypatch.setattr(engine, "read", read_then_finish)
+    monkeypatch.setattr(engine.lookup, "read", read_then_finish)
     run.reset()
     assert (run.state, run.key) == ("done", None)
 

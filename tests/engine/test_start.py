@@ -269,7 +269,7 @@ def test_a_key_that_is_let_go_of_during_the_race_asks_for_another_try(
 ) -> None:
     first = engine.start(Order(customer_id=7).ship([]), key="k")
     # The look before the start came too early, and before the look after it the key is let go of.
-    monkeypatch.setattr(engine, "_find", lambda *_: None)
+    monkeypatch.setattr(engine.lookup, "holder", lambda *_: None)
     monkeypatch.setattr(engine.dispatcher._store, "find", lambda *_: None)  # noqa: SLF001
     with pytest.raises(RunNotFound, match="start again"):
         engine.start(Order(customer_id=7).ship([]), key="k")

@@ -91,7 +91,7 @@ def submit_before_commit(engine: Engine) -> None:
 
     def hasty(connection: Any, guard: Guard, new: Any, target: Any) -> bool:
         if target.waiting_for == "worker":
-            record = engine.read(guard.run_id)
+            record = engine.lookup.read(guard.run_id)
             dispatcher._messenger.hint(  # noqa: SLF001
                 replace(record, seq=guard.seq + len(new), step=new[-1].step), None
             )

@@ -69,7 +69,7 @@ class Hands(InlineExecutor):
         """Look whether the hint is of something that is stored, and follow it."""
         self.told("submit")
         assert self._engine is not None
-        if self._engine.read(hint.run_id).seq < hint.seq:
+        if self._engine.lookup.read(hint.run_id).seq < hint.seq:
             self.early += 1
         super().submit(hint)
 

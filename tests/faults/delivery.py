@@ -220,7 +220,7 @@ def _drive(stage: Stage, shape: Shape, key: str, post: Post) -> None:
         run = find(engine, shape, key)
         if post.deliver():
             continue
-        record = engine.current(run.id)
+        record = engine.lookup.current(run.id)
         if record.finished:
             if record.state != schema.FAILED:
                 return

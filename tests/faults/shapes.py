@@ -377,7 +377,7 @@ def drive(engine: Engine, clock: FakeClock, shape: Shape, key: str) -> None:
     """Do what users and time do until the run has ended, or for so many rounds."""
     for _ in range(ROUNDS):
         run = find(engine, shape, key)
-        record = engine.current(run.id)
+        record = engine.lookup.current(run.id)
         if record.finished:
             if record.state != schema.FAILED:
                 return

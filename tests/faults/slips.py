@@ -32,7 +32,7 @@ def taken_for_failed(engine: Engine) -> None:
         return store(work, turn, upcoming, *rest)
 
     def again(_work: Work, turn: Turn) -> Upcoming:
-        record = engine.read(turn.run_id)
+        record = engine.lookup.read(turn.run_id)
         turn.seq, turn.epoch, turn.state = record.seq, record.epoch, record.state
         return called[turn.run_id]
 

@@ -172,14 +172,14 @@ def test_a_move_between_joining_and_reading_is_not_lost(
     live: Site, browser: Browser, token: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     engine = live.app.extensions["flowroute"].engine
-    read = engine.read
+    read = engine.lookup.read
 
     def work_then_read(run_id: str) -> Any:
         monkeypatch.undo()
         live.work()  # between the two
         return read(run_id)
 
-    monkeypatch.setattr(engine, "read", work_then_read)
+    monkeypatch.setattr(engine.lookup, "read", work_then_read)
     answer = browser.subscribe({"token": token})
     assert answer["state"] == "done"
     assert [move["state"] for move in browser.heard()] == ["running", "done"]

@@ -129,7 +129,7 @@ def test_the_end_of_a_sub_flow_between_two_looks_is_not_taken_for_the_end_of_the
     client.post("/quiz", data={**form_field(page), "answer": "42"})
     with quiz.app.app_context():
         engine = quiz.flows.engine
-    current = engine.current
+    current = engine.lookup.current
 
     def slow(run_id: str) -> object:
         child = current(run_id)
@@ -137,5 +137,5 @@ def test_the_end_of_a_sub_flow_between_two_looks_is_not_taken_for_the_end_of_the
         quiz.work()  # the sub-flow ends now
         return child
 
-    monkeypatch.setattr(engine, "current", slow)
+    monkeypatch.setattr(engine.lookup, "current", slow)
     assert problem(client.get("/quiz")) == "42, well said"
