@@ -5,7 +5,7 @@ from __future__ import annotations
 from benchmarks.figure import Figure
 from benchmarks.laboratory import Laboratory
 from benchmarks.measuring import Measures, Result, at_most, percentile
-from benchmarks.workers import CLASSES, OWN, RAW, crews
+from benchmarks.workers import BARRED, CLASSES, OWN, RAW, crews
 
 BAR = at_most(1.25)
 
@@ -18,7 +18,7 @@ def measure(lab: Laboratory) -> Measures:
         for kind in lab.choose(tuple(CLASSES), ("fork",)):
             words = CLASSES[kind]
             took: dict[str, list[float]] = {}
-            celery = database == databases[0]
+            celery = database == databases[0] and kind in BARRED
             with crews(lab, database, kind, celery=celery) as sides:
                 conditions = sides[OWN].asks.ask("settings")
                 for number in range(-lab.choose(10, 1), rounds):
@@ -34,7 +34,7 @@ def measure(lab: Laboratory) -> Measures:
                     f"{name}, {words}, p{percent} / raw RQ",
                     at[OWN] / at[RAW],
                     "ratio",
-                    BAR,
+                    BAR if kind in BARRED else None,
                     {f"{side}, ms": value * 1000 for side, value in at.items()},
                     rounds,
                     conditions,

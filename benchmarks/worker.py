@@ -1,6 +1,6 @@
 """A worker that is measured: flowroute's or raw RQ's, of the same class.
 
-python -m benchmarks.worker own|raw fork|inline REDIS-URL [DATABASE-URL]
+python -m benchmarks.worker own|raw fork|each|inline REDIS-URL [DATABASE-URL]
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from rq import Queue, SimpleWorker, Worker
 import benchmarks.peers.jobs  # loaded before the first fork, as flowroute loads its flows
 from benchmarks.peers.hinted import engine_on
 from flowroute.rq import FlowWorker, InlineFlowWorker
+from flowroute.rq.loop import FlowLoop
 
 __all__ = ["benchmarks"]
 
@@ -23,11 +24,17 @@ def main(whose: str, kind: str, redis_url: str, database_url: str = "") -> None:
     logging.basicConfig(level=logging.WARNING)
     sys.stdout.write("starting\n")
     if whose == "own":
-        own_class = {"fork": FlowWorker, "inline": InlineFlowWorker}[kind]
         with engine_on(database_url, redis_url) as engine:
-            own_class(engine).work(logging_level="INFO")
+            worker: FlowLoop
+            if kind == "inline":
+                worker = InlineFlowWorker(engine)
+            elif kind == "each":
+                worker = FlowWorker(engine, jobs_per_process=1)
+            else:
+                worker = FlowWorker(engine)
+            worker.work(logging_level="INFO")
         return
-    raw_class = {"fork": Worker, "inline": SimpleWorker}[kind]
+    raw_class = SimpleWorker if kind == "inline" else Worker
     with Redis.from_url(redis_url) as connection:
         raw_class([Queue("raw", connection=connection)], connection=connection).work(
             logging_level="INFO"

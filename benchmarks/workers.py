@@ -14,7 +14,13 @@ from benchmarks.peers.environment import REDIS
 from tests.processes import Process
 
 OWN, RAW, CELERY = "flowroute", "raw RQ", "Celery"
-CLASSES = {"fork": "a fork for each job", "inline": "jobs in the worker's process"}
+CLASSES = {
+    "fork": "jobs in forked processes",
+    "each": "flowroute with jobs_per_process=1",
+    "inline": "jobs in the worker's process",
+}
+BARRED = ("fork", "inline")
+"""The workers as they come."""
 
 
 @dataclass
@@ -58,7 +64,7 @@ def crews(
     Parameters:
         lab: Where.
         database: ``sqlite`` or ``postgresql``, for flowroute.
-        kind: ``fork`` or ``inline``.
+        kind: One of `CLASSES`.
         workers: How many each side has.
         celery: Whether Celery takes part, if it is installed.
     """

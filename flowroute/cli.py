@@ -262,13 +262,20 @@ def _steps_left_to_others(engine: Engine) -> Generator[None]:
     help="With RQ, run steps in this process: quicker, but a step that crashes it takes it along.",
 )
 @click.option(
+    "--jobs-per-process",
+    type=click.IntRange(min=1),
+    default=100,
+    show_default=True,
+    help="With RQ, how many steps a forked process runs before a fresh one takes its place.",
+)
+@click.option(
     "--log-level",
     type=click.Choice(["DEBUG", "INFO", "WARNING", "ERROR"], case_sensitive=False),
     default="INFO",
     show_default=True,
     help="Unless the application has set up logging itself.",
 )
-def _worker(engine: Engine, *, no_fork: bool, log_level: str) -> None:
+def _worker(engine: Engine, *, no_fork: bool, jobs_per_process: int, log_level: str) -> None:
     """Run worker steps, until Ctrl-C or SIGTERM.
 
     Where they run is the engine's choice of executor: RQ, or threads of this process. Steps that
@@ -282,7 +289,11 @@ def _worker(engine: Engine, *, no_fork: bool, log_level: str) -> None:
     elif executor.name == "rq":
         from flowroute.rq import FlowWorker, InlineFlowWorker  # noqa: PLC0415  # RQ is optional
 
-        worker = InlineFlowWorker(engine) if no_fork else FlowWorker(engine)
+        worker = (
+            InlineFlowWorker(engine)
+            if no_fork
+            else FlowWorker(engine, jobs_per_process=jobs_per_process)
+        )
         worker.work(logging_level=log_level)
     else:
         raise ConfigurationError(

@@ -745,7 +745,7 @@ def test_a_second_signal_ends_a_worker_of_threads_at_once(shop: Shop) -> None:
     assert shop.run.state == "running"  # until its lease is over
 
 
-@pytest.mark.parametrize("arguments", [(), ("--no-fork",)])
+@pytest.mark.parametrize("arguments", [(), ("--no-fork",), ("--jobs-per-process", "1")])
 def test_a_worker_of_rq_runs_what_redis_holds(
     shop: Shop, redis_url: str, arguments: tuple[str, ...]
 ) -> None:

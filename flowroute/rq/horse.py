@@ -1,4 +1,4 @@
-"""The forked process that runs one job: RQ calls it the work-horse."""
+"""The forked process that runs jobs, one after another: RQ calls it the work-horse."""
 
 from __future__ import annotations
 
@@ -22,51 +22,65 @@ LONGEST_PAUSE_SECONDS = 0.5
 #: What a pipe takes at once, in bytes (POSIX asks for 512, Linux has 4096).
 LONGEST_ORDER = 512
 
+#: What a process writes when it has followed an order and waits for the next.
+_DONE = b"."
+
 _SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 
 class Horse:
-    """A process forked ahead of its job, whose end can be waited for in short stretches.
+    """A process forked ahead of its jobs, each of which can be waited for in short stretches.
 
     A fork, a connection and the first statement on it take longer than most steps: they are done
-    by the time a job comes.
+    by the time a job comes, and once for several jobs.
 
-    RQ sets an alarm that raises an exception out of the wait. Here the process's end closes a pipe,
-    so that the wait returns at once, or after a given time in which nothing happened.
+    RQ sets an alarm that raises an exception out of the wait. Here the process writes into a pipe,
+    and its end closes it, so that the wait returns at once, or after a given time in which nothing
+    happened.
 
     Parameters:
         prepare: What the process does first.
-        work: What it does with its order, and then ends. An exception makes its exit code 1, and is
+        work: What it does with an order. An exception ends the process with exit code 1, and is
             told of by whoever raises it.
+        orders: How many orders it follows before it ends, at least 1.
 
     Raises:
         OSError: The system has no room for another process.
     """
 
-    def __init__(self, prepare: Callable[[], None], work: Callable[[bytes], None]) -> None:
+    def __init__(
+        self, prepare: Callable[[], None], work: Callable[[bytes], None], orders: int = 1
+    ) -> None:
         self._code: int | None = None
+        self._left = orders
+        self._busy = False
         self._pause = FIRST_PAUSE_SECONDS
-        # The child inherits the writing end and never writes. A grandchild may hold it for longer
-        # than the child lives, or the child may close it early: the pipe only says when to look.
+        # A grandchild may hold the writing end for longer than the child lives, or the child may
+        # close it early: that the pipe is closed only says when to look.
         self._ended, alive = os.pipe()
-        orders, self._orders = os.pipe()
+        given, self._orders = os.pipe()
         # What is buffered would be printed twice.
         sys.stdout.flush()
         sys.stderr.flush()
         try:
             self.pid = os.fork()
         except OSError:
-            for each in (self._ended, alive, orders, self._orders):
+            for each in (self._ended, alive, given, self._orders):
                 os.close(each)
             raise
         if self.pid == 0:
             os.close(self._ended)
             os.close(self._orders)  # else it would not notice the worker's end
-            _serve(orders, prepare, work)
+            _serve(given, alive, prepare, work, orders)
         os.close(alive)
-        os.close(orders)
+        os.close(given)
         self._poll = select.poll()
-        self._poll.register(self._ended, select.POLLHUP)
+        self._poll.register(self._ended, select.POLLIN | select.POLLHUP)
+
+    @property
+    def takes_more(self) -> bool:
+        """Whether it will take another order, after the one that it follows."""
+        return self._code is None and self._left > 0
 
     def give(self, order: bytes) -> bool:
         """Have the process do its work; False if it has died while it waited.
@@ -79,28 +93,35 @@ class Horse:
         except BrokenPipeError:
             self.dismiss()
             return False
-        os.close(self._orders)
+        self._busy = True
+        self._left -= 1
+        if not self._left:
+            os.close(self._orders)
         return True
 
     def dismiss(self) -> None:
-        """End a process that was given nothing."""
+        """End a process that follows no order."""
         os.close(self._orders)
         os.kill(self.pid, signal.SIGKILL)
         self.wait(inf)
 
     def wait(self, seconds: float) -> int | None:
-        """Wait for the end of the process.
+        """Wait until the process has followed its order, or has ended.
 
         Parameters:
             seconds: How long at most.
 
         Returns:
-            Its exit code, negative for a signal; None if it still runs.
+            0 if it waits for another order; its exit code, negative for a signal, if it has ended;
+            None if it is still busy.
         """
         until = time.monotonic() + seconds
         left = seconds
         while self._code is None and left >= 0:
             closed = self._poll.poll(None if left == inf else left * 1000)
+            if closed and self._busy and os.read(self._ended, 1):
+                self._busy = False
+                return os.EX_OK
             self._reap()
             if closed and self._code is None:
                 # It is about to end, or has closed what it had no reason to close.
@@ -115,19 +136,31 @@ class Horse:
         if pid:
             self._code = os.waitstatus_to_exitcode(status)
             os.close(self._ended)
+            if self._left and self._busy:  # else it was closed with the last order, or a dismissal
+                os.close(self._orders)
 
 
-def _serve(orders: int, prepare: Callable[[], None], work: Callable[[bytes], None]) -> NoReturn:
-    """In the child: wait for an order, follow it, and end. Without one, end with the worker."""
+def _serve(
+    given: int,
+    tell: int,
+    prepare: Callable[[], None],
+    work: Callable[[bytes], None],
+    orders: int,
+) -> NoReturn:
+    """In the child: wait for orders, follow them, and end. Without one, end with the worker."""
     code = os.EX_OK
     try:
         os.setpgrp()  # what the job starts is killed with it
         outlive_signals()
         prepare()
-        order = os.read(orders, LONGEST_ORDER)
-        os.close(orders)
-        if order:
+        while orders and (order := os.read(given, LONGEST_ORDER)):
             work(order)
+            # What a step printed is there when its job is over.
+            sys.stdout.flush()
+            sys.stderr.flush()
+            orders -= 1
+            if orders:
+                os.write(tell, _DONE)
     except BaseException:  # noqa: BLE001 - a fork has no caller to raise to; the exit code tells
         code = 1
     finally:

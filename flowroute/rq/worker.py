@@ -5,8 +5,8 @@ What differs from RQ's own, and why:
 * Only flowroute's jobs are run (see `flowroute.rq.admission`); any other is removed and logged.
 * The application is loaded once, before the first fork.
 * `Engine.recover` runs each second, between jobs and while one runs, in the worker's only thread.
-* The process for the next job is forked, and connected to the database, while the current one runs
-  or none does: a short step would take less time than that.
+* A forked process does many jobs, one after another, and the next one is forked, and connected to
+  the database, before there is a job for it: a short step takes less time than that.
 * A job takes three round trips to Redis, and none in the forked process: what counts is in the
   database. RQ's registries are for people to look at, so only a job of more than a second is there.
 * Redis may restart, lose everything or be away: the worker waits for it. RQ's ends when that
@@ -28,7 +28,7 @@ from rq.utils import now
 from rq.worker import SimpleWorker, Worker
 
 from flowroute.engine.schema import RUNNING
-from flowroute.errors import RunNotFound
+from flowroute.errors import ConfigurationError, RunNotFound
 from flowroute.rq.bystander import Bystander
 from flowroute.rq.horse import Horse, describe_end
 from flowroute.rq.job import Ticket
@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from rq import Queue
     from rq.job import Job
 
+    from flowroute.engine.engine import Engine
     from flowroute.rq.admission import FlowJob
 
 #: A forked process is killed this long after its step's timeout, in seconds. The dispatcher has
@@ -46,16 +47,20 @@ KILL_AFTER_SECONDS = 60.0
 
 
 class FlowWorker(FlowLoop, Worker):
-    """Runs each job in a process forked for it: a step that crashes takes nothing with it.
+    """Runs jobs in a forked process, one at a time: a step that crashes takes nothing with it.
 
     Parameters:
         engine: The engine to serve, with all its flows imported. Its executor must be an
             `RQExecutor`, which says where Redis is and which queue to take jobs from.
         name: The worker's name in RQ's lists; None: a random one.
         recover_seconds: How often recovery runs, in seconds.
+        jobs_per_process: How many jobs a forked process does, one after another, before it makes
+            way for a fresh one: what steps leave behind in its memory goes with it. 1: each job has
+            a process of its own, at the price of a fork and a database connection.
 
     Raises:
-        ConfigurationError: the engine's executor is not an `RQExecutor`, or its Redis is too old.
+        ConfigurationError: the engine's executor is not an `RQExecutor`, its Redis is too old, or
+            `jobs_per_process` is less than 1.
         RedisUnreachable: Redis does not answer.
 
     Example:
@@ -63,30 +68,47 @@ class FlowWorker(FlowLoop, Worker):
         >>> FlowWorker(engine).work()  # doctest: +SKIP
     """
 
-    _horse: Horse
+    _horse: Horse | None = None
     _spare: Horse | None = None
 
-    def execute_job(self, job: Job, queue: Queue) -> None:
+    def __init__(
+        self,
+        engine: Engine,
+        *,
+        name: str | None = None,
+        recover_seconds: float = 1.0,
+        jobs_per_process: int = 100,
+    ) -> None:
+        if jobs_per_process < 1:
+            message = f"jobs_per_process={jobs_per_process}: a process does one job or more."
+            raise ConfigurationError(message)
+        self.jobs_per_process = jobs_per_process
+        super().__init__(engine, name=name, recover_seconds=recover_seconds)
+
+    def execute_job(self, job: Job, queue: Queue) -> None:  # noqa: ARG002  # RQ's signature
         """Have a forked process advance the run, and wait for its end."""
         flow_job = cast("FlowJob", job)
         flow_job.started_at = now()
         try:
-            self.fork_work_horse(job, queue)
+            horse = self._give(flow_job)
         except OSError as error:  # no memory, or no room for another process
             self.log.exception("Worker %s: can not fork", self.name)
             self.end(flow_job, failure=f"The worker could not fork: {error}")
             return
         if self.more:  # else the fork would only take the time of the one job that there is
             self.get_ready()
-        self._watch(flow_job)
+        self._watch(flow_job, horse)
         self.get_ready()
 
     def get_ready(self) -> None:
-        """Fork a process for the next job, if none waits, and if there will be one."""
-        if self._spare is not None or self._stop_requested:
+        """Fork a process for the next job, if none waits or will, and if there will be a job."""
+        busy = self._horse
+        if self._spare is not None or (busy is not None and busy.takes_more):
+            return
+        if self._stop_requested:
             return
         try:
-            self._spare = Horse(self._prepare, self._work)
+            self._spare = self._fork()
         except OSError as error:  # the next job will try again
             self.log.warning(
                 "Worker %s: can not fork ahead: %s. The next job is forked when it comes.",
@@ -94,17 +116,21 @@ class FlowWorker(FlowLoop, Worker):
                 error,
             )
 
-    def fork_work_horse(self, job: Job, queue: Queue) -> None:  # noqa: ARG002  # RQ's signature
-        """Give the job to the process that was forked for it, or to a new one if that has died.
+    def _give(self, job: FlowJob) -> Horse:
+        """Give the job to the process that waits, or to a new one if that has died.
 
         Raises:
             OSError: the system has no room for another process.
         """
-        order = cast("FlowJob", job).ticket.text.encode()
+        order = job.ticket.text.encode()
         horse, self._spare = self._spare, None
         while horse is None or not horse.give(order):
-            horse = Horse(self._prepare, self._work)
+            horse = self._fork()
         self._horse, self._horse_pid = horse, horse.pid
+        return horse
+
+    def _fork(self) -> Horse:
+        return Horse(self._prepare, self._work, self.jobs_per_process)
 
     def teardown(self) -> None:
         """Let the waiting process go, and take the worker out of RQ's lists."""
@@ -124,13 +150,13 @@ class FlowWorker(FlowLoop, Worker):
         """In the child: do the job."""
         self.perform(Ticket.parse(order.decode()))
 
-    def _watch(self, job: FlowJob) -> None:
-        """Wait for the child's end, recover runs meanwhile, and kill it if it is stuck."""
+    def _watch(self, job: FlowJob, horse: Horse) -> None:
+        """Wait until the job is done, recover runs meanwhile, and kill what is stuck."""
         began = time.monotonic()
         announce_at = began + ANNOUNCE_SECONDS
         timeout = job.timeout or 0
         kill_at = began + timeout + KILL_AFTER_SECONDS if timeout > 0 else inf
-        while (code := self._horse.wait(self.recover_seconds)) is None:
+        while (code := horse.wait(self.recover_seconds)) is None:
             self.begin(job)
             self.get_ready()
             self.recovery.run_if_due()
@@ -140,7 +166,9 @@ class FlowWorker(FlowLoop, Worker):
             elif time.monotonic() >= announce_at:
                 announce_at = time.monotonic() + ANNOUNCE_SECONDS
                 self._keep_alive(job)
-        self._horse_pid = 0
+        self._horse, self._horse_pid = None, 0
+        if horse.takes_more:
+            self._spare = horse
         failure = None
         if code != os.EX_OK:
             failure = f"The process of this job failed: {describe_end(code)}."

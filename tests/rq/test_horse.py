@@ -126,7 +126,7 @@ def test_no_descriptor_is_left_open(fork: Fork) -> None:
 # -- before there is a job -------------------------------------------------------------------------
 
 
-def horse_that(does: str, tell: Path | None = None) -> Horse:
+def horse_that(does: str, tell: Path | None = None, orders: int = 1) -> Horse:
     """A process that waits for an order; it writes down what it did."""
 
     def prepare() -> None:
@@ -136,10 +136,12 @@ def horse_that(does: str, tell: Path | None = None) -> Horse:
             tell.write_text("prepared")
 
     def work(order: bytes) -> None:
+        if does == "fails at work":
+            raise LookupError(does)
         assert tell is not None
         tell.write_text(f"{tell.read_text()}, did {order.decode()}")
 
-    return Horse(prepare, work)
+    return Horse(prepare, work, orders)
 
 
 def test_a_process_is_prepared_before_it_gets_its_order(tmp_path: Path) -> None:
@@ -152,6 +154,60 @@ def test_a_process_is_prepared_before_it_gets_its_order(tmp_path: Path) -> None:
 
     assert end_of(horse) == 0
     assert tell.read_text() == "prepared, did this"
+
+
+def test_a_process_follows_as_many_orders_as_it_was_made_for_and_ends(tmp_path: Path) -> None:
+    before = descriptors()
+    tell = tmp_path / "told"
+    horse = horse_that("waits", tell, orders=2)
+
+    assert horse.give(b"this")
+    assert horse.wait(10) == 0
+    assert horse.takes_more
+    assert state_of(horse.pid) != "Z"
+    assert horse.give(b"that")
+    assert not horse.takes_more
+
+    assert end_of(horse) == 0
+    assert tell.read_text() == "prepared, did this, did that"
+    assert descriptors() <= before
+
+
+def test_a_process_that_dies_between_two_orders_takes_no_other(tmp_path: Path) -> None:
+    before = descriptors()
+    horse = horse_that("waits", tmp_path / "told", orders=2)
+    assert horse.give(b"this")
+    assert horse.wait(10) == 0
+    os.kill(horse.pid, signal.SIGKILL)
+    wait_until(lambda: state_of(horse.pid) == "Z", 10, what="it ended")
+
+    assert not horse.give(b"that")
+
+    assert descriptors() <= before
+
+
+def test_a_process_that_dies_of_an_order_takes_no_more(tmp_path: Path) -> None:
+    before = descriptors()
+    horse = horse_that("fails at work", tmp_path / "told", orders=3)
+    assert horse.give(b"this")
+
+    assert end_of(horse) == 1
+
+    assert not horse.takes_more
+    assert descriptors() <= before
+
+
+def test_a_process_that_waits_for_another_order_can_be_dismissed(tmp_path: Path) -> None:
+    before = descriptors()
+    horse = horse_that("waits", tmp_path / "told", orders=2)
+    assert horse.give(b"this")
+    assert horse.wait(10) == 0
+
+    horse.dismiss()
+
+    assert descriptors() <= before
+    with pytest.raises(ChildProcessError):  # it was waited for
+        os.waitpid(horse.pid, os.WNOHANG)
 
 
 def test_a_process_whose_worker_is_gone_ends_without_an_order(tmp_path: Path) -> None:

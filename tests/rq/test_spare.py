@@ -1,4 +1,4 @@
-"""The process that a worker forks ahead of its next job."""
+"""The process that a worker forks ahead of its jobs, and keeps for many of them."""
 
 from __future__ import annotations
 
@@ -11,6 +11,8 @@ import psycopg
 import pytest
 from psycopg import sql
 
+from flowroute.errors import ConfigurationError
+from flowroute.rq import FlowWorker
 from tests.rq.application import Greeting, Held, make_engine
 from tests.rq.conftest import Workers
 from tests.waiting import wait_until
@@ -43,10 +45,52 @@ def test_a_job_runs_in_a_process_that_waited_for_it(engine: Engine, workers: Wor
     assert pid_of_greeting(engine) == spare
 
 
-def test_each_job_has_a_process_of_its_own(engine: Engine, workers: Workers) -> None:
-    workers.start()
+def test_a_process_does_one_job_after_another(engine: Engine, workers: Workers) -> None:
+    worker = workers.start()
+    spare = spare_of(worker)
+
+    assert {pid_of_greeting(engine) for _ in range(4)} == {spare}
+
+
+def test_each_job_has_a_process_of_its_own_if_one_is_asked_for(
+    engine: Engine, workers: Workers
+) -> None:
+    workers.start("FlowWorker", "60", "1")
 
     assert len({pid_of_greeting(engine) for _ in range(4)}) == 4
+
+
+def test_a_process_that_has_done_its_jobs_makes_way_for_a_fresh_one(
+    engine: Engine, workers: Workers
+) -> None:
+    worker = workers.start("FlowWorker", "60", "2")
+
+    first, second, third, fourth = [pid_of_greeting(engine) for _ in range(4)]
+
+    assert first == second != third == fourth
+    wait_until(lambda: first not in worker.descendants(), 10, what="the first has ended")
+
+
+def test_a_job_that_kills_its_process_leaves_the_next_one_a_fresh_one(
+    engine: Engine, workers: Workers, tmp_path: Path
+) -> None:
+    worker = workers.start()
+    before = pid_of_greeting(engine)
+    gate = tmp_path / "gate"
+    run = engine.start(Held(gate=str(gate)).hold())
+    wait_until(Path(f"{gate}.1.started").exists, 20, what="the step holds")
+    os.kill(before, signal.SIGKILL)
+
+    after = pid_of_greeting(engine)
+
+    assert after != before
+    worker.wait_for_line("it was killed by SIGKILL")
+    engine.get(run.id).cancel()
+
+
+def test_a_process_does_at_least_one_job(engine: Engine) -> None:
+    with pytest.raises(ConfigurationError, match="jobs_per_process=0"):
+        FlowWorker(engine, jobs_per_process=0)
 
 
 def test_a_waiting_process_that_was_killed_is_replaced(engine: Engine, workers: Workers) -> None:
