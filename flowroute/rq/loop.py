@@ -92,6 +92,7 @@ class FlowLoop(BaseWorker):
         self._announce_at = 0.0
         self._tidy_at = 0.0
         self._suspended = False
+        self._popped: bytes | None = None
         self.more = False
         """Whether more jobs waited when the last one ended."""
         super().__init__(self.queue, name, connection=connection, serializer=JSONSerializer)
@@ -204,6 +205,7 @@ class FlowLoop(BaseWorker):
 
     def _next_job(self, *, wait: bool) -> FlowJob | None:
         if self._suspended:
+            self._give_back()
             if wait:
                 time.sleep(self.recover_seconds)
             return None
@@ -222,12 +224,25 @@ class FlowLoop(BaseWorker):
         return None
 
     def _pop(self, *, wait: bool) -> bytes | None:
+        if self._popped is not None:
+            popped, self._popped = self._popped, None
+            return popped
         source, intermediate = self.queue.key, self.queue.intermediate_queue_key
         if not wait:
             return cast("bytes | None", self.connection.lmove(source, intermediate))
         # redis-py's type is int; Redis takes fractions of a second.
         seconds = cast("int", self.recover_seconds)
         return cast("bytes | None", self.connection.blmove(source, intermediate, seconds))
+
+    def _give_back(self) -> None:
+        """Put the job that was popped, and will not be run here, where it was."""
+        if self._popped is None:
+            return
+        popped, self._popped = cast("str", self._popped), None
+        with self._together() as pipeline:
+            pipeline.lrem(self.queue.intermediate_queue_key, 1, popped)
+            pipeline.lpush(self.queue.key, popped)
+            pipeline.execute()
 
     def _remove(self, raw_id: bytes, *keys: bytes) -> None:
         with self._together() as pipeline:
@@ -330,7 +345,9 @@ class FlowLoop(BaseWorker):
         """Do what can be done before there is a job."""
 
     def end(self, job: FlowJob, *, failure: str | None) -> None:
-        """Write to Redis that a job ended; a job without a failure leaves no trace.
+        """Write to Redis that a job ended, and pop the next one by the same round trip.
+
+        A job without a failure leaves no trace.
 
         Parameters:
             job: The job.
@@ -356,8 +373,9 @@ class FlowLoop(BaseWorker):
                     self.increment_successful_job_count(pipeline)
                     if job.started_at is not None:
                         self.increment_total_working_time(ended_at - job.started_at, pipeline)
-                pipeline.llen(self.queue.key)
-                self.more = bool(pipeline.execute()[-1])
+                pipeline.lmove(self.queue.key, self.queue.intermediate_queue_key)
+                self._popped = pipeline.execute()[-1]
+                self.more = self._popped is not None
         except redis.RedisError as error:
             # What stays behind is replaced when the hint is repeated, or expires.
             self.log.warning("Worker %s: end of job %s not recorded: %s", self.name, job.id, error)
@@ -390,6 +408,7 @@ class FlowLoop(BaseWorker):
     def teardown(self) -> None:
         """Take the worker out of RQ's lists, if Redis is there."""
         try:
+            self._give_back()
             super().teardown()  # type: ignore[no-untyped-call]  # RQ leaves it untyped
         except redis.RedisError as error:
             self.log.warning("Worker %s: its end was not recorded: %s", self.name, error)

@@ -7,8 +7,9 @@ What differs from RQ's own, and why:
 * `Engine.recover` runs each second, between jobs and while one runs, in the worker's only thread.
 * A forked process does many jobs, one after another, and the next one is forked, and connected to
   the database, before there is a job for it: a short step takes less time than that.
-* A job takes three round trips to Redis, and none in the forked process: what counts is in the
-  database. RQ's registries are for people to look at, so only a job of more than a second is there.
+* A job takes three round trips to Redis, two while others wait, and none in the forked process:
+  what counts is in the database. RQ's registries are for people to look at, so only a job of more
+  than a second is there.
 * Redis may restart, lose everything or be away: the worker waits for it. RQ's ends when that
   happens at the wrong moment.
 * RQ's remote commands are not listened to: `Run.cancel` stops a step.

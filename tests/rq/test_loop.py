@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 import redis
+from redis.connection import Connection
 from rq import Worker
 from rq.job import Job
 from rq.registry import FailedJobRegistry
@@ -273,12 +274,73 @@ def test_a_short_job_costs_few_redis_commands(engine: Engine, kind: type[FlowLoo
 
     for_each = {name: (five[name] - two.get(name, 0)) // 3 for name in five}
     assert {name: calls for name, calls in for_each.items() if calls > 0} == {
-        # Three round trips: pop, read, and what tells of the end.
+        # Two round trips: read, and what tells of the end and pops the next.
         "lmove": 1,
         "hmget": 1,
         "lrem": 1,
         "del": 1,
         "hincrby": 1,
         "hincrbyfloat": 1,
-        "llen": 1,
     }
+
+
+def test_a_job_that_waits_for_another_costs_two_round_trips(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    send: Any = Connection.send_packed_command
+    sent: list[object] = []
+
+    def count(self: Any, command: Any, **named: Any) -> None:
+        sent.append(command)
+        send(self, command, **named)
+
+    def burst(jobs: int) -> int:
+        for _ in range(jobs):
+            engine.start(Greeting(name="ada").begin())
+        sent.clear()
+        with monkeypatch.context() as patch:
+            patch.setattr(Connection, "send_packed_command", count)
+            assert InlineFlowWorker(engine, recover_seconds=600).work(burst=True) is True
+        return len(sent)
+
+    burst(1)  # the first of all also does what is done once
+    few, many = burst(3), burst(8)
+    assert many - few == 2 * 5
+
+
+def in_queue(engine: Engine) -> tuple[int, int]:
+    """How many jobs wait in the queue, and how many are with a worker."""
+    assert isinstance(engine.executor, RQExecutor)
+    queue, connection = engine.executor.queue, connection_of(engine)
+    return connection.llen(queue.key), connection.llen(queue.intermediate_queue_key)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_worker_that_ends_gives_back_the_job_that_it_took_ahead(
+    engine: Engine, kind: type[FlowLoop]
+) -> None:
+    runs = [engine.start(Greeting(name=str(n)).begin()) for n in range(3)]
+
+    kind(engine).work(max_jobs=1)
+
+    assert in_queue(engine) == (2, 0)
+    kind(engine).work(max_jobs=1)
+    assert [run.state for run in runs] == ["done", "done", "waiting"]  # their order is kept
+
+
+def test_a_worker_that_is_suspended_gives_back_the_job_that_it_took_ahead(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    runs = [engine.start(Greeting(name=str(n)).begin()) for n in range(2)]
+    worker = InlineFlowWorker(engine, recover_seconds=0.001)
+    advance = engine.advance
+
+    def suspend(run_id: str, seq: int) -> bool:
+        connection_of(engine).set("rq:suspended", 1)
+        return advance(run_id, seq)
+
+    monkeypatch.setattr(engine, "advance", suspend)
+    assert worker.work(burst=True) is True
+
+    assert in_queue(engine) == (1, 0)
+    assert [run.state for run in runs] == ["done", "waiting"]
