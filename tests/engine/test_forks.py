@@ -148,6 +148,10 @@ def test_a_child_forked_while_the_parents_locks_are_held_is_not_stuck(
     engine.start(Child().work(0)).wait(timeout_seconds=10)
     executor: Any = engine.executor
     beats: Any = engine.dispatcher.heartbeat
+    pool: Any = engine.database.engine.pool
+    # The thread that ran the step may still be at its end, with a connection, which a fork at that
+    # moment must not share.
+    wait_until(lambda: pool.checkedout() == 0, 10, what="the run's thread is done")
     with engine.bell._rung, executor._lock, beats._lock:  # noqa: SLF001
         result = forked(lambda: engine.start(Child().work(7)).wait(timeout_seconds=10).result)
     assert result == 7
