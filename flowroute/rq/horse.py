@@ -159,8 +159,8 @@ def _serve(
             sys.stdout.flush()
             sys.stderr.flush()
             orders -= 1
-            if orders:
-                os.write(tell, _DONE)
+            if orders and not _told(tell):
+                break  # its end tells as much
     except BaseException:  # noqa: BLE001 - a fork has no caller to raise to; the exit code tells
         code = 1
     finally:
@@ -168,6 +168,15 @@ def _serve(
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(code)
+
+
+def _told(tell: int) -> bool:
+    """Say that an order was followed; False if that can not be said any more."""
+    try:
+        os.write(tell, _DONE)
+    except OSError:  # the job closed what it did not open, or the worker has died
+        return False
+    return True
 
 
 def describe_end(code: int) -> str:

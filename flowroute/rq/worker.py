@@ -81,7 +81,7 @@ class FlowWorker(FlowLoop, Worker):
         jobs_per_process: int = 100,
     ) -> None:
         if jobs_per_process < 1:
-            message = f"jobs_per_process={jobs_per_process}: a process does one job or more."
+            message = f"jobs_per_process={jobs_per_process}: give how many jobs, at least 1."
             raise ConfigurationError(message)
         self.jobs_per_process = jobs_per_process
         super().__init__(engine, name=name, recover_seconds=recover_seconds)

@@ -138,6 +138,8 @@ def horse_that(does: str, tell: Path | None = None, orders: int = 1) -> Horse:
     def work(order: bytes) -> None:
         if does == "fails at work":
             raise LookupError(does)
+        if does == "closes all":
+            os.closerange(3, 256)
         assert tell is not None
         tell.write_text(f"{tell.read_text()}, did {order.decode()}")
 
@@ -184,6 +186,15 @@ def test_a_process_that_dies_between_two_orders_takes_no_other(tmp_path: Path) -
     assert not horse.give(b"that")
 
     assert descriptors() <= before
+
+
+def test_a_process_that_can_not_say_that_it_is_done_ends_well(tmp_path: Path) -> None:
+    horse = horse_that("closes all", tmp_path / "told", orders=3)
+    assert horse.give(b"this")
+
+    assert end_of(horse) == 0
+
+    assert not horse.takes_more
 
 
 def test_a_process_that_dies_of_an_order_takes_no_more(tmp_path: Path) -> None:
