@@ -3,12 +3,8 @@
 from __future__ import annotations
 
 import logging
-import random
-import sqlite3
-import threading
-import time
 from collections.abc import Callable, Generator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
 import sqlalchemy as sa
@@ -20,6 +16,7 @@ from sqlalchemy.pool import ConnectionPoolEntry
 
 from flowroute.engine.inherited import Connections
 from flowroute.engine.schema import run_table
+from flowroute.engine.write_lock import WriteLock
 from flowroute.errors import CommitRefused, ConfigurationError
 
 logger = logging.getLogger("flowroute.database")
@@ -29,9 +26,6 @@ BUSY_TIMEOUT_SECONDS = 10
 
 IMPATIENT_MILLISECONDS = 50
 """How long the heartbeat waits for a writer on SQLite before it looks after its other attempts."""
-
-ASK_AGAIN_SECONDS = 0.0003
-"""How long a writer on SQLite waits on average before it asks again for the write lock."""
 
 REFUSE_COMMIT = "flowroute.refuse_commit"
 """Key of ``Session.info``: the step that is running, while its session must not be committed by
@@ -77,12 +71,11 @@ class Database:
         self._connections: Connections | None = None
         self.commits_alone = self.engine.dialect.name == "postgresql"
         """Whether a single statement of `connect` is a transaction by itself."""
-        self._turns: AbstractContextManager[Any] = nullcontext()
-        self._locks = self.engine.dialect.name == "sqlite"
-        if self._locks:
+        self._write_lock: WriteLock | None = None
+        if self.engine.dialect.name == "sqlite":
             _prepare_sqlite(self.engine)
             self._connections = Connections(self.engine)
-            self._turns = threading.Lock()
+            self._write_lock = WriteLock()
 
     def connect(self) -> sa.Connection:
         """A connection for statements that need no transaction around them.
@@ -95,17 +88,11 @@ class Database:
             connection.execution_options(isolation_level="AUTOCOMMIT")
         return connection
 
-    @contextmanager
-    def writing(self, connection: sa.Connection) -> Generator[None]:
-        """A transaction that writes, on a connection that is in none.
-
-        On SQLite, threads of one process take turns, and processes ask again soon for each other's
-        write lock: SQLite itself would sleep for longer than the other writes.
-        """
-        with self._turns, connection.begin():
-            if self._locks:
-                _take_write_lock(connection)
-            yield
+    def writing(self, connection: sa.Connection) -> AbstractContextManager[Any]:
+        """A transaction that writes, on a connection that is in none."""
+        if self._write_lock is None:
+            return connection.begin()
+        return self._write_lock.held(connection)
 
     @contextmanager
     def impatient(self) -> Generator[sa.Connection]:
@@ -191,41 +178,6 @@ def _set_pragmas(connection: DBAPIConnection, _entry: ConnectionPoolEntry) -> No
     if timeout < BUSY_TIMEOUT_SECONDS * 1000:
         cursor.execute(f"PRAGMA busy_timeout={BUSY_TIMEOUT_SECONDS * 1000}")
     cursor.close()
-
-
-def _take_write_lock(connection: sa.Connection) -> None:
-    """Begin SQLite's transaction with the write lock; the time to wait is the connection's own.
-
-    Raises:
-        sqlalchemy.exc.OperationalError: Another one held the lock all the time, or the file can not
-            be written.
-    """
-    raw: Any = connection.connection.dbapi_connection
-    if raw.in_transaction:  # one without autocommit always is
-        return
-    (milliseconds,) = raw.execute("PRAGMA busy_timeout").fetchone()
-    raw.execute("PRAGMA busy_timeout=0")
-    try:
-        raw.execute("BEGIN IMMEDIATE")
-    except sqlite3.DatabaseError as error:
-        _ask_again(connection, raw, error, milliseconds / 1000)
-    finally:
-        raw.execute(f"PRAGMA busy_timeout={milliseconds}")
-
-
-def _ask_again(
-    connection: sa.Connection, raw: Any, error: sqlite3.DatabaseError, seconds: float
-) -> None:
-    until = time.monotonic() + seconds
-    while error.sqlite_errorcode & 0xFF == sqlite3.SQLITE_BUSY and time.monotonic() < until:
-        time.sleep(random.uniform(0, 2 * ASK_AGAIN_SECONDS))  # noqa: S311  # jitter
-        try:
-            raw.execute("BEGIN IMMEDIATE")
-        except sqlite3.DatabaseError as again:
-            error = again
-        else:
-            return
-    connection.exec_driver_sql("BEGIN IMMEDIATE")  # fails alike, and its error is SQLAlchemy's
 
 
 def _begin_before_savepoint(connection: sa.Connection, _name: str | None) -> None:

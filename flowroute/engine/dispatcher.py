@@ -13,30 +13,26 @@ import time
 from dataclasses import replace
 from typing import Any, cast
 
-from sqlalchemy.exc import DBAPIError
-
 from flowroute.engine import schema
 from flowroute.engine.advance import Advance, Advances
 from flowroute.engine.attempt import attempt
+from flowroute.engine.claim import Claims
 from flowroute.engine.continuation import Continuation, is_continuation
 from flowroute.engine.database import Database, is_transient
 from flowroute.engine.failure import Failures, failure_of
 from flowroute.engine.flow import definition_of
 from flowroute.engine.heartbeat import Heartbeat, Pulse
-from flowroute.engine.identity import new_run_id, process_name
+from flowroute.engine.identity import new_run_id
 from flowroute.engine.messenger import Messenger
 from flowroute.engine.ports import Move
-from flowroute.engine.records import Bookmark, RunRecord, Target, guard_of
-from flowroute.engine.step import END, Place, Step, StepFailure
+from flowroute.engine.records import Bookmark, RunRecord, Target
+from flowroute.engine.step import Place, Step, StepFailure
 from flowroute.engine.store import Store
-from flowroute.engine.transition import Transitions, parked, startable
+from flowroute.engine.transition import Transitions, startable
 from flowroute.engine.turn import ADVANCED, NOTHING, SCRIPT, Caller, Outcome, Turn, Upcoming
 from flowroute.engine.work import Work
 from flowroute.errors import (
-    ArgumentError,
-    CheckpointUnreadable,
     LeaseLost,
-    RunFailed,
     RunNotFound,
     StepTimeout,
     TransitionError,
@@ -74,8 +70,15 @@ class Dispatcher:
         self._database = database
         self._transitions = transitions
         self._messenger = messenger
-        self._lease_seconds = lease_seconds
         self._failures = failures
+        self._claims = Claims(
+            store=store,
+            database=database,
+            transitions=transitions,
+            failures=failures,
+            messenger=messenger,
+            lease_seconds=lease_seconds,
+        )
         self._advances = Advances(store, transitions, failures)
         self.heartbeat = Heartbeat(store, database, lease_seconds, self._progressed)
 
@@ -140,6 +143,7 @@ class Dispatcher:
         *,
         seq: int | None = None,
         bookmark: Bookmark | None = None,
+        timeout_seconds: float | None = None,
     ) -> Outcome:
         """Claim a run at its bookmark and advance it as far as `caller` can.
 
@@ -150,6 +154,7 @@ class Dispatcher:
             caller: Who asks, and what may run there.
             seq: Only if the bookmark is this checkpoint; None: whichever it is.
             bookmark: The run's, if it was read a moment ago.
+            timeout_seconds: How long an attempt of the step may take, as far as the caller knows.
 
         Returns:
             Whether anything was there to do, and what a page answered.
@@ -157,7 +162,9 @@ class Dispatcher:
         Raises:
             RunNotFound: There is no such run.
         """
-        outcome = self._advance(run_id, caller, seq, bookmark)
+        outcome = self._advance(
+            run_id, caller, seq=seq, bookmark=bookmark, timeout_seconds=timeout_seconds
+        )
         self._go_on(outcome, caller)
         return outcome
 
@@ -176,60 +183,23 @@ class Dispatcher:
     # -- a turn ------------------------------------------------------------------------------------
 
     def _advance(
-        self, run_id: str, caller: Caller, seq: int | None = None, bookmark: Bookmark | None = None
+        self,
+        run_id: str,
+        caller: Caller,
+        *,
+        seq: int | None = None,
+        bookmark: Bookmark | None = None,
+        timeout_seconds: float | None = None,
     ) -> Outcome:
         with Work(self._database) as work:
-            if bookmark is None:
-                bookmark = self._bookmark(work, run_id)
-            if bookmark is None:
-                raise RunNotFound(f"There is no run {run_id!r}.", run_id=run_id)
-            record = bookmark.record
-            if (seq is not None and seq != record.seq) or not caller.wants(record):
-                return Outcome(advanced=False, bookmark=bookmark)
-            loaded = self._load(work, bookmark, caller)
-            if loaded is None:
-                return NOTHING
-            step = loaded.step
-            if step.final:
-                return self._end(work, record, loaded, caller=caller)
-            if step.place not in caller.places:
-                return self._park(record, step)
-            if step.place is Place.EXECUTOR:
-                work.settle()
-            turn = self._claim(work, record, step, caller)
-            if turn is None:
-                return NOTHING
-            return self._drive(work, turn, loaded)
-
-    def _bookmark(self, work: Work, run_id: str) -> Bookmark | None:
-        """Where a run stands; None if there is none."""
-        try:
-            with work.reading() as connection:
-                return self._store.bookmark(connection, run_id)
-        except DBAPIError as error:
-            if not error.connection_invalidated:
-                raise
-        # A connection that waited in a pool may have been closed by its server: with a new one, ask
-        # once again.
-        with work.reading() as connection:
-            return self._store.bookmark(connection, run_id)
-
-    def _load(self, work: Work, bookmark: Bookmark, caller: Caller) -> Upcoming | None:
-        """What to call at a bookmark; None, and recorded, if it can not be called."""
-        record = bookmark.record
-        try:
-            return self._transitions.load(work, bookmark)
-        except (CheckpointUnreadable, ArgumentError) as error:
-            work.rollback()
-            self._failures.block(guard_of(record), record.step, record.attempt, error)
-        except RunFailed as error:  # the sub-flow did
-            work.rollback()
-            failure = StepFailure(
-                record.step or END, type(error).__name__, str(error), record.attempt
+            begun = self._claims.begin(
+                work, run_id, caller, seq=seq, bookmark=bookmark, timeout_seconds=timeout_seconds
             )
-            turn = Turn.at(record, caller, attempt=record.attempt)
-            self._failures.give_up(work, turn, record.flow, failure)
-        return None
+            if isinstance(begun, Outcome):
+                return begun
+            if begun.upcoming.step.final:
+                return self._show(work, *begun)
+            return self._drive(work, *begun)
 
     def _go_on(self, outcome: Outcome, caller: Caller) -> None:
         """Go on with the runs that an advance concerns besides the one it was asked for."""
@@ -312,54 +282,9 @@ class Dispatcher:
         run_id, seq = pulse.guard.run_id, pulse.guard.seq
         self._messenger.announce(Move(run_id, seq, schema.RUNNING, None, pulse.step, progress))
 
-    # -- the beginning of a turn -------------------------------------------------------------------
-
-    def _claim(
-        self, work: Work, record: RunRecord, step: Step[Any, Any], caller: Caller
-    ) -> Turn | None:
-        if step.place is Place.REQUEST and not caller.submits:
-            # Whoever only looks at a page takes no lease: two tabs may look at once.
-            return Turn.at(record, caller, attempt=1)
-        with work.transaction(single=True) as connection:
-            claimed = self._store.claim(
-                connection,
-                guard_of(record),
-                owner=process_name(),
-                lease_seconds=self._lease_seconds,
-                timeout_seconds=step.timeout_seconds,
-            )
-        if not claimed:
-            return None
-        turn = Turn.at(record, caller, attempt=record.attempt + 1)
-        turn.epoch, turn.state = record.epoch + 1, schema.RUNNING
-        self._messenger.announce(Move(record.id, record.seq, schema.RUNNING, None, step.name, None))
-        return turn
-
-    def _park(self, record: RunRecord, step: Step[Any, Any]) -> Outcome:
-        """A run is at a step that this caller can not run: say what it waits for."""
-        if step.place is not Place.EXECUTOR or record.state == schema.WAITING:
-            # It was ready for a page, or a deploy made a page of a worker step, or the reverse.
-            self._failures.change(guard_of(record), record.step, parked(step))
-        if step.place is Place.EXECUTOR:
-            self._messenger.hint(record, step)
-        return NOTHING
-
-    def _end(
-        self,
-        work: Work,
-        record: RunRecord,
-        upcoming: Upcoming,
-        *,
-        caller: Caller,
-    ) -> Outcome:
-        """A run is at its final page: getting there ends it, and a request shows the page."""
+    def _show(self, work: Work, turn: Turn, upcoming: Upcoming) -> Outcome:
+        """Show the final page of a run that has ended."""
         step = upcoming.step
-        if record.state != schema.DONE:  # it waited before the page, or the page was gone
-            self._failures.change(guard_of(record), record.step, Target(schema.DONE))
-        if Place.REQUEST not in caller.places or caller.submits:
-            return NOTHING  # an answer comes too late for a page that is only there to be looked at
-        turn = Turn.at(record, caller, attempt=1)
-        turn.state = schema.DONE
         try:
             returned = attempt(self.heartbeat, work, turn, upcoming)
         finally:
@@ -367,8 +292,9 @@ class Dispatcher:
         if is_continuation(returned):
             raise TransitionError(
                 f"The final page {step.flow_name}.{step.name} returned a continuation, but run "
-                f"{record.id} has ended with it: leave out final=True, or answer with a response.",
-                run_id=record.id,
+                f"{turn.run_id} has ended with it: leave out final=True, or answer with a "
+                "response.",
+                run_id=turn.run_id,
                 step=step.name,
             )
         return Outcome(advanced=False, answered=True, answer=returned, ended=True)

@@ -218,15 +218,23 @@ class Engine:
 
     # -- what executors and leaves call ------------------------------------------------------------
 
-    def advance(self, run_id: str, seq: int) -> bool:
+    def advance(self, run_id: str, seq: int, timeout_seconds: float | None = None) -> bool:
         """What an executor does with a hint: claim the run at checkpoint `seq`, and advance it.
+
+        Parameters:
+            run_id: The hint's.
+            seq: The hint's.
+            timeout_seconds: The hint's; without it, a step that has a timeout costs a statement
+                more on PostgreSQL.
 
         Returns:
             False if there was nothing to do: the hint came twice, or too late.
         """
         with self._scope():
             try:
-                return self.dispatcher.advance(run_id, self._executes, seq=seq).advanced
+                return self.dispatcher.advance(
+                    run_id, self._executes, seq=seq, timeout_seconds=timeout_seconds
+                ).advanced
             except RunNotFound:
                 return False  # deleted since the hint was given
 

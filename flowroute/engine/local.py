@@ -49,7 +49,7 @@ class InlineExecutor:
         try:
             while hints and self._engine is not None:
                 each = hints.pop(0)
-                self._engine.advance(each.run_id, each.seq)
+                self._engine.advance(each.run_id, each.seq, each.timeout_seconds)
         finally:
             self._local.following = following
 
@@ -132,7 +132,7 @@ class ThreadExecutor:
             if self._engine is None or self._closed.is_set():
                 return
             try:
-                self._engine.advance(hint.run_id, hint.seq)
+                self._engine.advance(hint.run_id, hint.seq, hint.timeout_seconds)
             except BaseException:  # the thread must outlive a database that is down, and sys.exit()
                 logger.exception(
                     "run %s: could not be advanced; recovery will try again", hint.run_id

@@ -58,7 +58,7 @@ class Executor(Protocol):
         """Start what works in the background, unless it runs already in this process."""
 
     def submit(self, hint: Hint) -> None:
-        """Have some process call ``engine.advance(hint.run_id, hint.seq)`` soon.
+        """Have some process call ``engine.advance`` soon with the hint's run, seq and timeout.
 
         May raise `OSError` or any `Exception` of its library: the engine logs it, and recovery
         submits again.

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, TypeAlias
 
 from sqlalchemy import (
     ColumnElement,
     Dialect,
+    FromClause,
+    Select,
+    and_,
     bindparam,
     case,
     cast,
     func,
     insert,
     literal,
+    or_,
     select,
     update,
 )
@@ -23,6 +27,7 @@ from sqlalchemy.sql.dml import Insert, Update
 from flowroute.engine import schema
 from flowroute.engine.clock import Instant, later
 from flowroute.engine.prepared import Prepared
+from flowroute.engine.records import RunRecord
 from flowroute.engine.schema import checkpoint_table as checkpoint
 from flowroute.engine.schema import run_table as run
 
@@ -37,6 +42,11 @@ BLOCKED_SECONDS = 30.0
 
 DEADLINE_GRACE_SECONDS = 2.0
 """How long after its deadline an attempt keeps its lease: its process may record the timeout."""
+
+Rows: TypeAlias = Select[*tuple[Any, ...]]
+"""A SELECT of whole rows."""
+
+_RUN_COLUMNS = tuple(name for name in RunRecord.__dataclass_fields__ if name != "now")
 
 _FIRST = {
     column: bindparam(column, type_=run.c[column].type)
@@ -65,6 +75,16 @@ class Statements:
     """
 
     def __init__(self, now: ColumnElement[Any]) -> None:
+        self.bookmark = Prepared(
+            lambda _: _bookmarks(run, now).where(run.c.id == bindparam("run_id"))
+        )
+        """Read a run with the payload of its newest checkpoint, and the Python that wrote it."""
+        self.held_bookmark = Prepared(
+            lambda _: _bookmarks(run, now).where(
+                run.c.flow == bindparam("flow"), run.c.key == bindparam("key")
+            )
+        )
+        """The same of the run that holds a key."""
         lease = {
             "lease_owner": _given("lease_owner", run.c.lease_owner),
             "lease_until": later(now, bindparam("lease_seconds")),
@@ -122,21 +142,22 @@ class Statements:
             lambda dialect: _both(_insert(dialect, first), now)
         )
         """`insert_run` and `checkpoint` in one."""
-        self.claim = Prepared(
-            lambda _: _seen(
-                {
-                    **lease,
-                    "state": schema.RUNNING,
-                    "waiting_for": None,
-                    "epoch": run.c.epoch + 1,
-                    "attempt": run.c.attempt + 1,
-                    "wake_at": None,
-                    "progress": None,
-                    "updated_at": now,
-                }
-            )
-        )
+        claim = {
+            **lease,
+            "state": schema.RUNNING,
+            "waiting_for": None,
+            "epoch": run.c.epoch + 1,
+            "attempt": run.c.attempt + 1,
+            "wake_at": None,
+            "progress": None,
+            "updated_at": now,
+        }
+        self.claim = Prepared(lambda _: _seen(claim))
         """Take a run."""
+        self.take = Prepared(lambda _: _take(claim, now))
+        """Take and read a run that waits for an executor at a checkpoint, on PostgreSQL."""
+        self.limit = Prepared(lambda _: _seen({"deadline_at": lease["deadline_at"]}))
+        """Change the deadline of an attempt."""
         self.change_state = Prepared(
             lambda _: _seen(
                 {
@@ -184,6 +205,23 @@ class Statements:
             statement.compile(dialect)
 
 
+def records(rows: FromClause, now: ColumnElement[Any]) -> Rows:
+    """The SELECT of `RunRecord`.
+
+    Parameters:
+        rows: The table of runs, or changed rows of it.
+        now: The present instant as an SQL expression.
+    """
+    return select(*(rows.c[name] for name in _RUN_COLUMNS), now.label("now"))
+
+
+def _bookmarks(rows: FromClause, now: ColumnElement[Any]) -> Rows:
+    """The SELECT of `RunRecord`, and of the payload of the newest checkpoint and its Python."""
+    newest = and_(checkpoint.c.run_id == rows.c.id, checkpoint.c.seq == rows.c.seq)
+    columns = (checkpoint.c.payload, checkpoint.c.python)
+    return records(rows, now).add_columns(*columns).join_from(rows, checkpoint, newest)
+
+
 def _given(name: str, column: ColumnElement[Any]) -> Any:
     return bindparam(name, type_=column.type)
 
@@ -195,6 +233,21 @@ def _seen(columns: Mapping[str, Any]) -> Update:
         .where(run.c.epoch == bindparam("seen_epoch"), run.c.state == bindparam("seen_state"))
         .values(columns)
     )
+
+
+def _hinted() -> ColumnElement[bool]:
+    """A run that nobody has taken since a hint for its checkpoint was given."""
+    waits = and_(run.c.state == schema.WAITING, run.c.waiting_for == schema.FOR_WORKER)
+    return and_(
+        run.c.id == bindparam("seen_id"),
+        run.c.seq == bindparam("seen_seq"),
+        or_(run.c.state == schema.READY, waits),
+    )
+
+
+def _take(claim: Mapping[str, Any], now: ColumnElement[Any]) -> Rows:
+    claimed = update(run).where(_hinted()).values(claim).returning(*run.c).cte("claimed")
+    return _bookmarks(claimed, now)
 
 
 def _next(now: ColumnElement[Any]) -> dict[str, Any]:

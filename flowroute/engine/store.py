@@ -8,14 +8,10 @@ whether they matched; none commits: the caller owns the transaction.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import Any, TypeAlias, cast
+from typing import Any, cast
 
 from sqlalchemy import (
     Connection,
-    Row,
-    Select,
-    and_,
-    bindparam,
     delete,
     inspect,
     literal,
@@ -23,7 +19,6 @@ from sqlalchemy import (
     update,
 )
 from sqlalchemy.dialects import postgresql, sqlite
-from sqlalchemy.sql.elements import ColumnElement
 
 from flowroute.engine import schema
 from flowroute.engine.clock import Clock, DatabaseClock, later
@@ -40,13 +35,11 @@ from flowroute.engine.records import (
 from flowroute.engine.schema import checkpoint_table as checkpoint
 from flowroute.engine.schema import run_table as run
 from flowroute.engine.schema import schema_table
-from flowroute.engine.statements import Statements
+from flowroute.engine.statements import Statements, records
 from flowroute.errors import TablesMissing
 
 IDS_AT_ONCE = 500
 """Rows that one DELETE names: SQLite allows 999 parameters."""
-
-_Rows: TypeAlias = Select[*tuple[Any, ...]]
 
 
 class Store:
@@ -59,20 +52,13 @@ class Store:
     def __init__(self, clock: Clock | None = None) -> None:
         self.clock = clock or DatabaseClock()
         now = self.clock.now
-        self._records: _Rows = select(*(run.c[name] for name in _RUN_COLUMNS), now.label("now"))
-        bookmarks = self._records.add_columns(checkpoint.c.payload, checkpoint.c.python).join_from(
-            run, checkpoint, _at_bookmark()
-        )
-        self._bookmark: _Rows = bookmarks.where(run.c.id == bindparam("run_id"))
-        self._held_bookmark: _Rows = bookmarks.where(
-            run.c.flow == bindparam("flow"), run.c.key == bindparam("key")
-        )
+        self._records = records(run, now)
         self._statements = Statements(now)
 
     def prepare(self, connection: Connection) -> None:
         """Compile what advances runs, so that processes forked from here need not."""
         self._statements.compile(connection.dialect)
-        connection.execute(self._bookmark, {"run_id": new_run_id()})
+        self.bookmark(connection, new_run_id())
 
     # -- reading -----------------------------------------------------------------------------------
 
@@ -89,12 +75,12 @@ class Store:
 
     def bookmark(self, connection: Connection, run_id: str) -> Bookmark | None:
         """A run with the payload of its newest checkpoint, by one statement; or None."""
-        return _bookmark(connection.execute(self._bookmark, {"run_id": run_id}).one_or_none())
+        return _bookmark(self._statements.bookmark.fetch(connection, {"run_id": run_id}))
 
     def held_bookmark(self, connection: Connection, flow: str, key: str) -> Bookmark | None:
         """As `bookmark`, of the run that holds this key of this flow."""
         values = {"flow": flow, "key": key}
-        return _bookmark(connection.execute(self._held_bookmark, values).one_or_none())
+        return _bookmark(self._statements.held_bookmark.fetch(connection, values))
 
     def checkpoints(self, connection: Connection, run_id: str) -> list[CheckpointRecord]:
         """Every checkpoint of a run, oldest first."""
@@ -167,8 +153,8 @@ class Store:
         }
         if _at_once(connection):
             stored = statements.insert_run_with_checkpoint.execute(connection, values)
-            return stored.rowcount == 1
-        if statements.insert_run.execute(connection, values).rowcount != 1:
+            return stored == 1
+        if statements.insert_run.execute(connection, values) != 1:
             return False
         statements.checkpoint.execute(connection, values)
         return True
@@ -199,9 +185,9 @@ class Store:
         advance = statements.advance_with_checkpoint if at_once else statements.advance
         go_on = statements.go_on_with_checkpoint if at_once else statements.go_on
         stays = guard.state == target.state == schema.RUNNING
-        if (stays and go_on.execute(connection, values).rowcount == 1) or advance.execute(
+        if (stays and go_on.execute(connection, values) == 1) or advance.execute(
             connection, values
-        ).rowcount == 1:
+        ) == 1:
             if not at_once:
                 statements.checkpoint.execute(connection, values)
             if len(new) > 1:
@@ -232,7 +218,38 @@ class Store:
             "lease_seconds": lease_seconds,
             "timeout_seconds": timeout_seconds,
         }
-        return self._statements.claim.execute(connection, values).rowcount == 1
+        return self._statements.claim.execute(connection, values) == 1
+
+    def take(
+        self,
+        connection: Connection,
+        run_id: str,
+        seq: int,
+        *,
+        owner: str,
+        lease_seconds: float,
+        timeout_seconds: float | None,
+    ) -> Bookmark | None:
+        """Claim and read a run, if it is at this checkpoint and waits for an executor.
+
+        Only where one statement can do both: on PostgreSQL.
+
+        Returns:
+            The run as it is after the claim; None, with nothing written, if it is elsewhere.
+        """
+        values = {
+            "seen_id": run_id,
+            "seen_seq": seq,
+            "lease_owner": owner,
+            "lease_seconds": lease_seconds,
+            "timeout_seconds": timeout_seconds,
+        }
+        return _bookmark(self._statements.take.fetch(connection, values))
+
+    def limit(self, connection: Connection, guard: Guard, timeout_seconds: float | None) -> bool:
+        """Give the attempt under way another deadline; False if the lease is lost."""
+        values = {**guard.parameters(), "timeout_seconds": timeout_seconds}
+        return self._statements.limit.execute(connection, values) == 1
 
     def pulse(
         self,
@@ -246,7 +263,7 @@ class Store:
         statements = self._statements
         statement = statements.pulse if progress is None else statements.pulse_with_progress
         values = {**guard.parameters(), "lease_seconds": lease_seconds, "progress": progress}
-        return statement.execute(connection, values).rowcount == 1
+        return statement.execute(connection, values) == 1
 
     def change_state(self, connection: Connection, guard: Guard, target: Target) -> bool:
         """Move a run to another state at the same bookmark.
@@ -254,7 +271,7 @@ class Store:
         The epoch rises, so whoever ran it is fenced.
         """
         values = {**guard.parameters(), **_target(target), "error": target.error}
-        changed = self._statements.change_state.execute(connection, values).rowcount == 1
+        changed = self._statements.change_state.execute(connection, values) == 1
         if changed:
             self._wake(connection, guard, target)
         return changed
@@ -262,7 +279,7 @@ class Store:
     def postpone(self, connection: Connection, guard: Guard, wake_seconds: float) -> bool:
         """Look at a run again after `wake_seconds`; nothing else about it changes."""
         values = {**guard.parameters(), "wake_seconds": wake_seconds}
-        return self._statements.postpone.execute(connection, values).rowcount == 1
+        return self._statements.postpone.execute(connection, values) == 1
 
     def release_key(self, connection: Connection, run_id: str) -> bool:
         """Let go of a run's key, so that the next start with it makes a new run."""
@@ -341,9 +358,6 @@ class Store:
             self._statements.wake_parent.execute(connection, values)
 
 
-_RUN_COLUMNS = tuple(name for name in RunRecord.__dataclass_fields__ if name != "now")
-
-
 def _at_once(connection: Connection) -> bool:
     """Whether a statement of this database can change both tables."""
     return connection.dialect.name == "postgresql"
@@ -359,12 +373,8 @@ def _dialect(connection: Connection) -> Any:
     return postgresql if connection.dialect.name == "postgresql" else sqlite
 
 
-def _bookmark(row: Row[*tuple[Any, ...]] | None) -> Bookmark | None:
+def _bookmark(row: tuple[Any, ...] | None) -> Bookmark | None:
     return None if row is None else Bookmark(RunRecord(*row[:-2]), row[-2], row[-1])
-
-
-def _at_bookmark() -> ColumnElement[bool]:
-    return and_(checkpoint.c.run_id == run.c.id, checkpoint.c.seq == run.c.seq)
 
 
 def _target(target: Target) -> dict[str, Any]:

@@ -95,7 +95,7 @@ class Shelf:
         """Work off the hints kept so far; returns for each whether there was anything to do."""
         assert self._engine is not None
         hints, self.hints = self.hints, []
-        return [self._engine.advance(hint.run_id, hint.seq) for hint in hints]
+        return [self._engine.advance(hint.run_id, hint.seq, hint.timeout_seconds) for hint in hints]
 
 
 class Broken(Shelf):

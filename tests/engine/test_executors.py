@@ -122,7 +122,7 @@ def test_a_hint_that_is_queued_already_is_not_queued_again(
 ) -> None:
     engine = make_engine(executor := ThreadExecutor(threads=1))
     taken: list[str] = []
-    monkeypatch.setattr(engine, "advance", lambda run_id, _seq: taken.append(run_id))
+    monkeypatch.setattr(engine, "advance", lambda run_id, *_: taken.append(run_id))
     hint, other = Hint("a", 0, 0, None, "F", "s"), Hint("b", 0, 0, None, "F", "s")
     for _ in range(3):
         executor.submit(hint)
@@ -180,10 +180,10 @@ def test_threads_outlive_a_database_that_is_away_and_a_step_that_exits(
     problems: list[BaseException] = [OSError("no route to the database"), SystemExit(1)]
     advance, recover = engine.advance, engine.recover
 
-    def failing_advance(run_id: str, seq: int) -> bool:
+    def failing_advance(run_id: str, seq: int, timeout_seconds: float | None) -> bool:
         if problems:
             raise problems.pop(0)
-        return advance(run_id, seq)
+        return advance(run_id, seq, timeout_seconds)
 
     passes = [OSError("nor for recovery")]
 

@@ -204,11 +204,12 @@ def test_a_read_that_fails_is_told_and_not_repeated(
     run = engine.start(LookedAtSub().work())
     asked: list[str] = []
 
-    def fail(_connection: Any, run_id: str) -> Any:
+    def fail(_connection: Any, run_id: str, *_: Any, **__: Any) -> Any:
         asked.append(run_id)
         raise OperationalError("SELECT", {}, Exception("disk I/O error"))
 
-    monkeypatch.setattr(engine._store, "bookmark", fail)  # noqa: SLF001
+    for read in ("bookmark", "take"):
+        monkeypatch.setattr(engine._store, read, fail)  # noqa: SLF001
     with pytest.raises(OperationalError, match="disk I/O error"):
         engine.advance(run.id, 0)
     assert asked == [run.id]

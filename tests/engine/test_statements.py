@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -15,6 +16,11 @@ TRANSITION = ["UPDATE flowroute_run SET", "INSERT INTO flowroute_checkpoint"]
 BOTH = ["WITH moved AS"]
 """The same on PostgreSQL, and a start as well: one statement for both tables."""
 START = ["INSERT INTO flowroute_run", "INSERT INTO flowroute_checkpoint"]
+
+
+TAKING = ["SELECT", "UPDATE flowroute_run SET"]
+TAKING_AT_ONCE = ["WITH claimed AS"]
+"""The same on PostgreSQL."""
 
 
 class Chain(Flow):
@@ -53,6 +59,12 @@ def transition(engine: Engine) -> list[str]:
 
 
 @pytest.fixture
+def taking(engine: Engine) -> list[str]:
+    """What reads and claims a run that a hint names."""
+    return TAKING_AT_ONCE if engine.database.engine.dialect.name == "postgresql" else TAKING
+
+
+@pytest.fixture
 def start(engine: Engine) -> list[str]:
     """What stores a new run."""
     return BOTH if engine.database.engine.dialect.name == "postgresql" else START
@@ -84,14 +96,20 @@ def test_a_transition_with_a_write_of_the_step_is_one_statement_more(
 
 
 def test_a_worker_step_is_read_claimed_and_advanced(
-    engine: Engine, shelf: Shelf, transition: list[str]
+    engine: Engine, shelf: Shelf, taking: list[str], transition: list[str]
 ) -> None:
-    engine.start(Chain().work(0, "x"))
-    with counting(engine) as counted:
-        shelf.work()
-    assert len(counted.statements) == 2 + len(transition)
-    assert counted.writes == ["UPDATE flowroute_run SET", *transition]
-    assert counted.commits == 2
+    class Timed(Flow):
+        @worker_step(start=True, timeout=timedelta(minutes=1))
+        def work(self) -> Continuation[None]:
+            return done()
+
+    for start in (Chain().work(0, "x"), Timed().work()):
+        engine.start(start)
+        with counting(engine) as counted:
+            shelf.work()
+        assert len(counted.statements) == len(taking) + len(transition)
+        assert counted.writes == [taking[-1], *transition]
+        assert counted.commits == 2
 
 
 def test_a_key_is_one_look_more(engine: Engine, start: list[str], transition: list[str]) -> None:
@@ -105,7 +123,7 @@ def test_a_key_is_one_look_more(engine: Engine, start: list[str], transition: li
 
 
 def test_resuming_costs_the_same_after_three_and_after_three_hundred_steps(
-    engine: Engine, shelf: Shelf, transition: list[str]
+    engine: Engine, shelf: Shelf, taking: list[str], transition: list[str]
 ) -> None:
     costs: list[list[str]] = []
     read: list[int] = []
@@ -118,7 +136,7 @@ def test_resuming_costs_the_same_after_three_and_after_three_hundred_steps(
         read.append(len(run.checkpoints))
         assert run.result == steps + 1
     assert costs[0] == costs[1]
-    assert len(costs[0]) == 2 + len(transition)
+    assert len(costs[0]) == len(taking) + len(transition)
     assert read == [6, 303]
 
 

@@ -57,6 +57,7 @@ def no_guard(engine: Engine) -> None:
         return update(run_table).where(run_table.c.id == bindparam("seen_id")).values(columns)
 
     statements._seen = unguarded  # noqa: SLF001  # in this child only
+    statements._hinted = lambda: run_table.c.id == bindparam("seen_id")  # noqa: SLF001
     store._statements = statements.Statements(store.clock.now)  # noqa: SLF001
 
 
@@ -104,7 +105,7 @@ def submit_before_commit(engine: Engine) -> None:
 def endless_lease(engine: Engine) -> None:
     """A lease never ends."""
     _, dispatcher, _ = _parts(engine)
-    dispatcher._lease_seconds = 1e8  # noqa: SLF001
+    dispatcher._claims._lease_seconds = 1e8  # noqa: SLF001
     dispatcher._transitions._lease_seconds = 1e8  # noqa: SLF001
 
 

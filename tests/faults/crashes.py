@@ -296,8 +296,8 @@ def _freeze(stage: Stage, report: Report, shape: Shape, k: int, mutation: Mutati
     def frozen() -> int:
         refused = [0]
 
-        def watched(write: Callable[..., bool]) -> Callable[..., bool]:
-            def writing(*arguments: Any, **named: Any) -> bool:
+        def watched(write: Callable[..., Any]) -> Callable[..., Any]:
+            def writing(*arguments: Any, **named: Any) -> Any:
                 written = write(*arguments, **named)
                 refused[0] += not written
                 return written
@@ -305,7 +305,8 @@ def _freeze(stage: Stage, report: Report, shape: Shape, k: int, mutation: Mutati
             return writing
 
         store: Any = stage.engine._store  # noqa: SLF001
-        store.advance, store.claim = watched(store.advance), watched(store.claim)
+        for write in ("advance", "claim", "take"):
+            setattr(store, write, watched(getattr(store, write)))
         stage.live(shape, key, 0, Events(k, gate.wait, NO_LOCK), mutation)
         return refused[0]
 

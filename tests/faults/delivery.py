@@ -120,7 +120,7 @@ class Post:
 
     def _advance(self, hint: Hint) -> bool:
         try:
-            return self.stage.engine.advance(hint.run_id, hint.seq)
+            return self.stage.engine.advance(hint.run_id, hint.seq, hint.timeout_seconds)
         except Exception as error:  # noqa: BLE001  # nothing was broken: whatever it is, it is wrong
             self.errors.append(f"a hint raised {type(error).__name__}: {error}")
             return True

@@ -6,7 +6,6 @@ import sqlite3
 import threading
 from collections.abc import Generator
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
-from types import SimpleNamespace
 from typing import Any
 
 import sqlalchemy as sa
@@ -62,7 +61,7 @@ def hint_believed(engine: Engine) -> None:
     """A hint says where a run is, not the row: a late one takes the run back."""
     advance = engine.advance
 
-    def believing(run_id: str, seq: int) -> bool:
+    def believing(run_id: str, seq: int, timeout_seconds: float | None = None) -> bool:
         later = (run_table.c.id == run_id) & (run_table.c.seq > seq)
         back = {
             "seq": seq,
@@ -72,7 +71,7 @@ def hint_believed(engine: Engine) -> None:
         }
         with engine.database.engine.begin() as connection:
             connection.execute(sa.update(run_table).where(later).values(back))
-        return advance(run_id, seq)
+        return advance(run_id, seq, timeout_seconds)
 
     engine.advance = believing  # type: ignore[method-assign]
 
@@ -123,7 +122,7 @@ def failed_write_overlooked(_engine: Engine) -> None:
         try:
             return execute(self, connection, values)
         except DBAPIError:
-            return SimpleNamespace(rowcount=1)
+            return 1
 
     Prepared.execute = careless  # type: ignore[method-assign]
 
