@@ -1,8 +1,9 @@
 """What a worker takes from Redis: flowroute's own jobs, read without trusting a byte.
 
 RQ would unpickle a job, import whatever functions it names (the job, its callbacks) and call the
-web addresses in it. Who can write to Redis must not get that far, so of a job's hash only a few
-plain fields are read, and its call has to be the one that `RQExecutor` writes.
+web addresses in it. Who can write to Redis must not get that far: what a worker does is said by the
+job's id, which is signed. RQ's maintenance looks jobs up too, and is given a few plain fields of
+what Redis knows of them, if the call is one that `RQExecutor` writes.
 """
 
 # pyright: reportUnknownMemberType=false
@@ -13,15 +14,14 @@ from __future__ import annotations
 import json
 import re
 import zlib
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
-import redis
 from rq.exceptions import NoSuchJobError
 from rq.job import Job, JobStatus
 from rq.serializers import JSONSerializer
 
 from flowroute.errors import TokenInvalid
-from flowroute.rq.job import FAILURE_TTL_SECONDS, FUNCTION, LONGEST_TOKEN, Ticket
+from flowroute.rq.job import FAILURE_TTL_SECONDS, FUNCTION, Ticket
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -39,10 +39,8 @@ FIELDS = {
     b"timeout": re.compile(rb"-1|[0-9]{0,9}"),
 }
 
-#: The name of the function, the token, and JSON around them.
-LONGEST_CALL = LONGEST_TOKEN + 100
-
-_JOB_ID = re.compile(r"flowroute-[A-Za-z0-9-]{1,200}")
+#: The name of the function, a job's id, and JSON around them: no call of flowroute's is as long.
+LONGEST_CALL = 1_100
 
 
 class ForeignJobError(NoSuchJobError):
@@ -50,12 +48,10 @@ class ForeignJobError(NoSuchJobError):
 
 
 class FlowJob(Job):
-    """A job of flowroute's own: one token, and nothing else that could be run."""
+    """A job of flowroute's own: a signed ticket, and nothing else that could be run."""
 
-    token: str
-    """The job's one argument, as it was found: not verified."""
     ticket: Ticket
-    """What the token says. Set once it has been verified."""
+    """What its id says, verified. Set where a worker takes the job."""
     execution: Execution | None = None
     """What RQ knows of its start. Set once that has been written to Redis."""
 
@@ -70,7 +66,7 @@ class FlowJob(Job):
             message = "Only a remnant of this job is left."
             raise NoSuchJobError(message)
         call = _plain(raw_data[b"data"])
-        self.token = _token(call)
+        _check(call)
         fields = {b"data": call}
         for name, form in FIELDS.items():
             value = raw_data.get(name, b"")
@@ -83,50 +79,33 @@ class FlowJob(Job):
 
 
 def admit(raw_id: bytes, queue: Queue, codec: Codec) -> FlowJob:
-    """Read a job that was popped from the queue.
+    """The job whose id was popped from the queue: a signed ticket, which says all that counts.
+
+    Whether Redis knows more of the job does not matter: a hint that was served before does nothing.
 
     Parameters:
         raw_id: What lay in the queue.
         queue: Where it was popped from.
-        codec: Verifies the job's token.
-
-    Returns:
-        The job, its ticket verified.
+        codec: Verifies the ticket.
 
     Raises:
         ForeignJobError: it is not flowroute's: forged, altered, or somebody else's.
-        NoSuchJobError: it is gone. A hint that was served twice looks like this.
     """
     try:
         job_id = raw_id.decode("ascii")
+        ticket = Ticket.read(job_id, codec)
     except UnicodeDecodeError as error:
         message = "its id is not text"
         raise ForeignJobError(message) from error
-    if _JOB_ID.fullmatch(job_id) is None:
-        message = "its id is not one of flowroute's"
-        raise ForeignJobError(message)
-    try:
-        job = FlowJob(job_id, queue.connection, JSONSerializer)
-        job.restore(_fields(queue.connection, job.key))
-        ticket = Ticket.read(job.token, codec)
-    except redis.ResponseError as error:
-        message = f"what is stored under its id is no job ({error})"
-        raise ForeignJobError(message) from error
     except TokenInvalid as error:
         raise ForeignJobError(str(error)) from error
-    if not ticket.names(job_id):
-        message = "its token was made for another job"
-        raise ForeignJobError(message)
+    job = FlowJob(job_id, queue.connection, JSONSerializer)
     job.ticket = ticket
     job.origin = queue.name
+    job.timeout = ticket.job_timeout
+    job.data = JSONSerializer.dumps((FUNCTION, None, (job_id,), {}))  # as it was written
+    job.failure_ttl = FAILURE_TTL_SECONDS
     return job
-
-
-def _fields(connection: redis.Redis, key: str | bytes) -> dict[bytes, bytes]:
-    """What is read of a job, as far as it is there."""
-    names = [b"data", *FIELDS]
-    values = cast("list[bytes | None]", connection.hmget(key, names))
-    return {name: value for name, value in zip(names, values, strict=True) if value is not None}
 
 
 def _plain(data: bytes) -> bytes:
@@ -143,15 +122,15 @@ def _plain(data: bytes) -> bytes:
     return call
 
 
-def _token(call: bytes) -> str:
+def _check(call: bytes) -> None:
     try:
         parts: Any = json.loads(call)
     except (ValueError, RecursionError) as error:
         message = "its call is not JSON"
         raise ForeignJobError(message) from error
     match parts:
-        case [function, None, [str(token)], named] if function == FUNCTION and named == {}:
-            return token
+        case [function, None, [str()], named] if function == FUNCTION and named == {}:
+            return
         case _:
-            message = f"it does not call {FUNCTION} with one token"
+            message = f"it does not call {FUNCTION} with one text"
             raise ForeignJobError(message)

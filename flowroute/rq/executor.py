@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import logging
-import math
 import time
 from typing import TYPE_CHECKING, cast
 
@@ -32,10 +31,6 @@ SILENCE_SECONDS = 2.0
 #: How often an executor writes that its queue exists, in seconds: a Redis that comes back empty has
 #: forgotten it.
 LIST_SECONDS = 60.0
-
-#: The shortest timeout that a job gets in RQ, in seconds. A stock worker must have imported us
-#: within it, for only then can RQ's alarm be taken back. The step's own timeout is another matter.
-LEAST_TIMEOUT_SECONDS = 10
 
 # A job's hash outlives a worker that died with it, and RQ takes a job id only once. A job that
 # waits in the queue is left alone. Any other one makes way: it was popped by a worker that has not
@@ -146,15 +141,14 @@ class RQExecutor:
         if self._engine is None:
             message = "This RQExecutor has no engine yet. Give it to one: Engine(…, executor=…)."
             raise FlowrouteError(message, run_id=hint.run_id, step=hint.step)
-        ticket = Ticket(hint.run_id, hint.seq)
-        seconds = hint.timeout_seconds
+        ticket = Ticket(hint.run_id, hint.seq, hint.attempt, hint.timeout_seconds)
+        job_id = ticket.sign(self._engine.codec)
         job = self.queue.create_job(
             FUNCTION,
-            args=(ticket.sign(self._engine.codec),),
-            job_id=ticket.job_id(hint.attempt),
+            args=(job_id,),
+            job_id=job_id,
             description=f"{hint.flow}.{hint.step} of run {hint.run_id}",
-            # RQ counts whole seconds; -1 is any time.
-            timeout=-1 if seconds is None else max(LEAST_TIMEOUT_SECONDS, math.ceil(seconds)),
+            timeout=ticket.job_timeout,
             result_ttl=0,
             failure_ttl=FAILURE_TTL_SECONDS,
         )

@@ -7,6 +7,7 @@ would run any function that a job names, so the ticket is verified before anythi
 from __future__ import annotations
 
 import logging
+import math
 import os
 import re
 import signal
@@ -37,45 +38,59 @@ PURPOSE = "rq job"
 #: How long RQ keeps what it knows of a job that failed, in seconds. The run itself says more.
 FAILURE_TTL_SECONDS = 600
 
-#: No ticket comes near this many characters.
-LONGEST_TOKEN = 1_000
+#: The shortest timeout that a job gets in RQ, in seconds. A stock worker must have imported us
+#: within it, for only then can RQ's alarm be taken back. The step's own timeout is another matter.
+LEAST_TIMEOUT_SECONDS = 10
+
+_TEXT = re.compile("flowroute-([0-9a-f-]{36})-([0-9]{1,18})-([0-9]{1,9})-([0-9]{1,18})")
+_SIGNED = re.compile("([a-z0-9-]{1,110})-([A-Za-z0-9_-]{43})")
 
 _logger = logging.getLogger("flowroute.rq")
 
 
 @dataclass(frozen=True, slots=True)
 class Ticket:
-    """Which run to advance, and from which checkpoint.
+    """A hint as an RQ job carries it: signed, it is the job's id and its one argument.
+
+    A worker that has popped the id knows all that it needs, without another look at Redis.
 
     Parameters:
-        run_id: The run.
+        run_id: The run to advance.
         seq: The checkpoint that it stood at; a run that has moved on since makes the ticket void.
+        attempt: How many attempts of the step had begun.
+        timeout_seconds: How long an attempt may take, exact to a millisecond; None: any time.
     """
 
     run_id: str
     seq: int
+    attempt: int = 0
+    timeout_seconds: float | None = None
 
     def sign(self, codec: Codec) -> str:
-        """Write the ticket as a token that only a holder of the secret key can make."""
-        return codec.sign(self.text, purpose=PURPOSE)
+        """Write the ticket as a job's id that only a holder of the secret key can make."""
+        return codec.sign(self.text, purpose=PURPOSE).replace(".", "-")
 
     @classmethod
-    def read(cls, token: object, codec: Codec) -> Self:
-        """Verify a token and read the ticket in it.
+    def read(cls, job_id: object, codec: Codec) -> Self:
+        """Verify a job's id and read the ticket in it.
 
         Raises:
             TokenInvalid: it is forged, malformed, made for another purpose, or signed with a
                 retired key.
         """
-        if not isinstance(token, str) or len(token) > LONGEST_TOKEN:
-            message = "The argument of this job is not a token. Nothing was run."
+        parts = None if not isinstance(job_id, str) else _SIGNED.fullmatch(job_id)
+        if parts is None:
+            message = "This is no id of a job of flowroute's. Nothing was run."
             raise TokenInvalid(message)
-        return cls.parse(codec.unsign(token, purpose=PURPOSE))
+        text, signature = parts.groups()
+        return cls.parse(codec.unsign(f"{text}.{signature}", purpose=PURPOSE))
 
     @property
     def text(self) -> str:
         """The ticket without a signature, for whoever trusts its sender."""
-        return f"{self.run_id}/{self.seq}"
+        seconds = self.timeout_seconds
+        milliseconds = 0 if seconds is None else math.ceil(seconds * 1000)
+        return f"flowroute-{self.run_id}-{self.seq}-{self.attempt}-{milliseconds}"
 
     @classmethod
     def parse(cls, text: str) -> Self:
@@ -84,23 +99,18 @@ class Ticket:
         Raises:
             TokenInvalid: it names no run.
         """
-        run_id, _, seq = text.partition("/")
-        if not is_run_id(run_id) or re.fullmatch("[0-9]{1,18}", seq) is None:
-            message = "The token of this job is signed but names no run. Nothing was run."
+        parts = _TEXT.fullmatch(text)
+        if parts is None or not is_run_id(parts[1]):
+            message = "The id of this job is signed but names no run. Nothing was run."
             raise TokenInvalid(message)
-        return cls(run_id, int(seq))
+        milliseconds = int(parts[4])
+        return cls(parts[1], int(parts[2]), int(parts[3]), milliseconds / 1000 or None)
 
-    def job_id(self, attempt: int) -> str:
-        """The RQ job's id, which names what it is for.
-
-        Parameters:
-            attempt: How many attempts of the step had begun.
-        """
-        return f"flowroute-{self.run_id}-{self.seq}-{attempt}"
-
-    def names(self, job_id: str) -> bool:
-        """Whether a job's id is one of this ticket's."""
-        return job_id.rpartition("-")[0] == self.job_id(0).rpartition("-")[0]
+    @property
+    def job_timeout(self) -> int:
+        """The timeout as RQ takes it: whole seconds, and -1 for any time."""
+        seconds = self.timeout_seconds
+        return -1 if seconds is None else max(LEAST_TIMEOUT_SECONDS, math.ceil(seconds))
 
 
 # Set by flowroute's own workers before they fork; a stock worker loads it when its first job
@@ -144,7 +154,7 @@ def advance(*arguments: object, **named: object) -> None:
     twice is a quiet no-op. What a step raises is recorded in the run and not raised here.
 
     Parameters:
-        arguments: Exactly one: the token.
+        arguments: Exactly one: the job's id, which is a signed ticket.
         named: None.
 
     Raises:
@@ -154,9 +164,9 @@ def advance(*arguments: object, **named: object) -> None:
     """
     disarm_alarm()  # before the application is loaded, which may take longer than a step may
     engine = served_engine()
-    token = arguments[0] if len(arguments) == 1 and not named else None
+    job_id = arguments[0] if len(arguments) == 1 and not named else None
     try:
-        ticket = Ticket.read(token, engine.codec)
+        ticket = Ticket.read(job_id, engine.codec)
     except TokenInvalid as refusal:
         job = rq.get_current_job()
         # The sentence says it all; a traceback would bury it.
@@ -171,7 +181,7 @@ def run(engine: Engine, ticket: Ticket) -> None:
     Raises:
         Exception: the engine could not work, such as for want of its database.
     """
-    if not engine.advance(ticket.run_id, ticket.seq):
+    if not engine.advance(ticket.run_id, ticket.seq, ticket.timeout_seconds):
         _logger.debug("run %s: the hint for checkpoint %s came late", ticket.run_id, ticket.seq)
 
 

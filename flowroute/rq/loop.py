@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, Any, cast
 import redis
 from rq import Queue, worker_registration
 from rq.defaults import DEFAULT_LOGGING_DATE_FORMAT, DEFAULT_LOGGING_FORMAT
-from rq.exceptions import NoSuchJobError
 from rq.executions import Execution
 from rq.serializers import JSONSerializer
 from rq.suspension import WORKERS_SUSPENDED
@@ -218,8 +217,6 @@ class FlowLoop(BaseWorker):
                     "Worker %s: refused job %.200r: %s", self.name, raw_id, refusal
                 )
                 self._remove(raw_id, FlowJob.redis_job_namespace_prefix.encode() + raw_id)
-            except NoSuchJobError:
-                self._remove(raw_id)  # its hint was served, or repeated under the same id
             wait = False
         return None
 
@@ -244,11 +241,10 @@ class FlowLoop(BaseWorker):
             pipeline.lpush(self.queue.key, popped)
             pipeline.execute()
 
-    def _remove(self, raw_id: bytes, *keys: bytes) -> None:
+    def _remove(self, raw_id: bytes, key: bytes) -> None:
         with self._together() as pipeline:
             pipeline.lrem(self.queue.intermediate_queue_key, 0, cast("str", raw_id))
-            if keys:
-                pipeline.delete(*keys)
+            pipeline.delete(key)
             pipeline.execute()
 
     def _together(self) -> Pipeline:
@@ -318,7 +314,7 @@ class FlowLoop(BaseWorker):
             )
             self._announce_at = 0.0
             return
-        self.log.info("Worker %s: %s goes on", self.name, job.id)
+        self.log.info("Worker %s: %s goes on", self.name, job.ticket.text)
         job.execution = execution
         self.executions[execution.id] = execution
 
@@ -382,7 +378,7 @@ class FlowLoop(BaseWorker):
             self._announce_at = 0.0
         finally:
             took = ended_at - (job.started_at or ended_at)
-            self.log.info("Worker %s: %s took %s", self.name, job.id, took)
+            self.log.info("Worker %s: %s took %s", self.name, job.ticket.text, took)
             if execution is not None:
                 self.executions.pop(execution.id, None)
 

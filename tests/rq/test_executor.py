@@ -15,6 +15,7 @@ from rq.job import Job, JobStatus
 from rq.serializers import JSONSerializer
 
 from flowroute import Engine
+from flowroute.engine.codec import Codec
 from flowroute.engine.identity import new_run_id
 from flowroute.engine.ports import Hint
 from flowroute.errors import ConfigurationError, FlowrouteError, RedisUnreachable
@@ -49,8 +50,13 @@ def rq_executor(engine: Engine) -> RQExecutor:
 
 
 def job_of(rq_executor: RQExecutor, given: Hint) -> Job:
-    job_id = Ticket(given.run_id, given.seq).job_id(given.attempt)
-    return Job.fetch(job_id, rq_executor.connection, JSONSerializer)
+    return Job.fetch(id_of(given), rq_executor.connection, JSONSerializer)
+
+
+def id_of(given: Hint) -> str:
+    """The id of the job for a hint."""
+    ticket = Ticket(given.run_id, given.seq, given.attempt, given.timeout_seconds)
+    return ticket.sign(Codec([SECRET]))
 
 
 def queued(rq_executor: RQExecutor) -> list[bytes]:
@@ -67,21 +73,27 @@ def test_a_job_names_one_function_and_carries_a_signed_run_and_seq_and_nothing_e
 
     rq_executor.submit(given)
 
-    raw = rq_executor.connection.hget(f"rq:job:flowroute-{given.run_id}-3-0", "data")
+    raw = rq_executor.connection.hget(f"rq:job:{id_of(given)}", "data")
     assert isinstance(raw, bytes)
-    function, instance, (token,), named = json.loads(zlib.decompress(raw))
+    function, instance, (argument,), named = json.loads(zlib.decompress(raw))
     assert (function, instance, named) == ("flowroute.rq.job.advance", None, {})
     assert function == FUNCTION
-    assert Ticket.read(token, engine.codec) == Ticket(given.run_id, 3)
-    assert set(token.partition(".")[0]) <= set(f"{given.run_id}/3")
+    assert argument == id_of(given)
+    ticket = Ticket(given.run_id, 3, given.attempt, given.timeout_seconds)
+    assert Ticket.read(argument, engine.codec) == ticket
 
 
-def test_a_job_id_names_run_seq_and_attempt(rq_executor: RQExecutor) -> None:
-    given = hint(attempt=2)
+def test_a_job_id_names_run_seq_attempt_and_timeout_in_milliseconds_and_is_signed(
+    rq_executor: RQExecutor,
+) -> None:
+    given = hint(attempt=2, timeout_seconds=20.5)
 
     rq_executor.submit(given)
 
-    assert queued(rq_executor) == [f"flowroute-{given.run_id}-3-2".encode()]
+    (job_id,) = queued(rq_executor)
+    text = f"flowroute-{given.run_id}-3-2-20500-"
+    assert job_id.decode().startswith(text)
+    assert len(job_id) == len(text) + 43  # HMAC-SHA256, as base64
 
 
 def test_a_job_leaves_no_result_is_not_retried_by_rq_and_is_forgotten_soon_when_it_fails(

@@ -57,7 +57,8 @@ def packed(function: str, *arguments: object) -> bytes:
 
 
 def a_job_id() -> str:
-    return f"flowroute-{new_run_id()}-1-0"
+    """Of the form of flowroute's own, but for the signature."""
+    return f"{Ticket(new_run_id(), 1).text}-{'A' * 43}"
 
 
 def serves(engine: Engine, worker: Process) -> None:
@@ -78,9 +79,9 @@ def test_jobs_that_are_not_flowroutes_do_nothing_and_are_removed(
 ) -> None:
     touched = tmp_path / "touched"
     touch = f"touch {touched}"
-    genuine = Ticket(new_run_id(), 1)
-    token = genuine.sign(Codec([SECRET]))
+    genuine = Ticket(new_run_id(), 1).sign(Codec([SECRET]))
     forged = Ticket(new_run_id(), 1).sign(Codec(["a guess"]))
+    altered = genuine.replace("-1-0-0-", "-2-0-0-")
     hostile: list[tuple[str | bytes, bytes]] = [
         (a_job_id(), pickle.dumps(("os.system", None, (touch,), {}))),
         (a_job_id(), zlib.compress(pickle.dumps(("os.system", None, (touch,), {})))),
@@ -88,8 +89,9 @@ def test_jobs_that_are_not_flowroutes_do_nothing_and_are_removed(
         (a_job_id(), packed("os.system", touch)),
         ("some-other-job", packed("os.system", touch)),
         (b"\xff\x00", packed("os.system", touch)),
-        (a_job_id(), packed(FUNCTION, forged)),
-        (a_job_id(), packed(FUNCTION, token)),  # genuine, but for another job
+        (forged, packed(FUNCTION, forged)),
+        (altered, packed(FUNCTION, altered)),
+        (a_job_id(), packed(FUNCTION, genuine)),
         (a_job_id(), packed(FUNCTION, touch)),
         (a_job_id(), packed("flowroute.rq.job.serve", touch)),
         (a_job_id(), b"\x00"),
@@ -121,6 +123,23 @@ def test_a_genuine_job_with_a_callback_added_runs_without_the_callback(
     assert run.wait(timeout_seconds=20).result[0] == "hello ada"
     serves(engine, worker)
     assert not (tmp_path / "touched").exists()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_genuine_job_whose_call_was_replaced_advances_its_run_and_nothing_else(
+    engine: Engine, workers: Workers, tmp_path: Path, kind: str
+) -> None:
+    run = engine.start(Greeting(name="ada").begin())
+    connection = connection_of(engine)
+    job_id = waiting(connection)
+    touched = tmp_path / "touched"
+    connection.hset(b"rq:job:" + job_id, "data", pickle.dumps(Touch(touched)))
+
+    worker = workers.start(kind)
+
+    assert run.wait(timeout_seconds=20).result[0] == "hello ada"
+    serves(engine, worker)
+    assert not touched.exists()
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -161,8 +180,8 @@ def test_a_stock_worker_refuses_forged_tokens_too(
 ) -> None:
     run = engine.start(Greeting(name="ada").begin())
     connection_of(engine).flushall()
-    for token in (f"{run.id}/1.forged", Ticket(run.id, 1).sign(Codec(["a guess"])), run.id):
-        push(engine, a_job_id(), packed(FUNCTION, token), result_ttl="0")
+    for forged in (Ticket(run.id, 1).text, Ticket(run.id, 1).sign(Codec(["a guess"])), run.id):
+        push(engine, a_job_id(), packed(FUNCTION, forged), result_ttl="0")
 
     worker = workers.start_stock("--worker-class", worker_class)
 

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import logging
+import re
 import signal
 import threading
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 import pytest
 from hypothesis import given
@@ -24,8 +25,15 @@ if TYPE_CHECKING:
 
     from flowroute import Engine
 
+Asked: TypeAlias = tuple[str, int, float | None]
+
 CODEC = Codec([SECRET])
 RUN = new_run_id()
+
+
+def signed(text: str, purpose: str = PURPOSE) -> str:
+    """A text as a job's id, signed with the right key."""
+    return CODEC.sign(text, purpose=purpose).replace(".", "-")
 
 
 @pytest.fixture
@@ -37,12 +45,12 @@ def served(engine: Engine) -> Iterator[Engine]:
 
 
 @pytest.fixture
-def advanced(served: Engine, monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, int]]:
+def advanced(served: Engine, monkeypatch: pytest.MonkeyPatch) -> list[Asked]:
     """What the engine was asked to advance."""
-    asked: list[tuple[str, int]] = []
+    asked: list[Asked] = []
 
-    def note(run_id: str, seq: int) -> bool:
-        asked.append((run_id, seq))
+    def note(run_id: str, seq: int, timeout_seconds: float | None) -> bool:
+        asked.append((run_id, seq, timeout_seconds))
         return False
 
     monkeypatch.setattr(served, "advance", note)
@@ -52,11 +60,26 @@ def advanced(served: Engine, monkeypatch: pytest.MonkeyPatch) -> list[tuple[str,
 # -- tickets ---------------------------------------------------------------------------------------
 
 
-@given(seq=st.integers(0, 10**18 - 1))
-def test_a_ticket_survives_its_token(seq: int) -> None:
-    ticket = Ticket(RUN, seq)
+@given(
+    st.builds(
+        Ticket,
+        st.just(RUN),
+        st.integers(0, 10**18 - 1),
+        st.integers(0, 32767),
+        st.none() | st.integers(1, 10**15).map(lambda milliseconds: milliseconds / 1000),
+    )
+)
+def test_a_ticket_survives_its_job_id(ticket: Ticket) -> None:
+    job_id = ticket.sign(CODEC)
 
-    assert Ticket.read(ticket.sign(CODEC), CODEC) == ticket
+    assert Ticket.read(job_id, CODEC) == ticket
+    assert re.fullmatch("[A-Za-z0-9_-]+", job_id)  # what RQ takes for an id
+    assert Ticket.parse(ticket.text) == ticket
+
+
+def test_a_timeout_between_two_milliseconds_is_the_longer_one() -> None:
+    assert Ticket.parse(Ticket(RUN, 3, 0, 0.0004).text).timeout_seconds == 0.001
+    assert Ticket.parse(Ticket(RUN, 3, 0, 2.5001).text).timeout_seconds == 2.501
 
 
 @given(st.one_of(st.text(), st.none(), st.integers(), st.binary(), st.lists(st.text())))
@@ -79,13 +102,16 @@ def test_a_token_with_one_character_changed_is_refused(data: st.DataObject) -> N
     "token",
     [
         Ticket(RUN, 3).sign(Codec(["another secret"])),
-        CODEC.sign(f"{RUN}/3", purpose="run url"),
-        CODEC.sign(f"{RUN}/3/4", purpose=PURPOSE),
-        CODEC.sign(f"{RUN}/-1", purpose=PURPOSE),
-        CODEC.sign(f"{RUN}/", purpose=PURPOSE),
-        CODEC.sign(f"{RUN}/" + "9" * 4400, purpose=PURPOSE),
-        CODEC.sign("run-7/3", purpose=PURPOSE),
-        CODEC.sign("", purpose=PURPOSE),
+        signed(Ticket(RUN, 3).text, purpose="run url"),
+        signed(f"{Ticket(RUN, 3).text}-4"),
+        signed(f"flowroute-{RUN}--1-0-0"),
+        signed(f"flowroute-{RUN}-3-0"),
+        signed(f"flowroute-{RUN}-3-0-"),
+        signed(f"flowroute-{RUN}-" + "9" * 19 + "-0-0"),
+        signed(f"flowroute-{RUN}-" + "9" * 4400 + "-0-0"),
+        signed(f"flowroute-{RUN.replace('-', 'a')}-3-0-0"),
+        signed("flowroute-run-7-3-0-0"),
+        signed(""),
     ],
 )
 def test_a_token_of_another_key_purpose_or_form_is_refused(token: str) -> None:
@@ -101,24 +127,13 @@ def test_a_token_of_an_older_key_is_good_until_the_key_is_retired() -> None:
         Ticket.read(token, Codec(["newest"]))
 
 
-def test_a_ticket_knows_the_ids_of_its_jobs() -> None:
-    ticket = Ticket(RUN, 3)
-
-    assert ticket.names(ticket.job_id(0))
-    assert ticket.names(ticket.job_id(12))
-    assert not ticket.names(Ticket(RUN, 4).job_id(0))
-    assert not ticket.names(Ticket(new_run_id(), 3).job_id(0))
-    assert not ticket.names(f"flowroute-{RUN}-3")
-    assert not ticket.names("")
-
-
 # -- the function ----------------------------------------------------------------------------------
 
 
-def test_a_genuine_token_advances_the_run(advanced: list[tuple[str, int]]) -> None:
-    advance(Ticket(RUN, 3).sign(CODEC))
+def test_a_genuine_token_advances_the_run(advanced: list[Asked]) -> None:
+    advance(Ticket(RUN, 3, 1, 2.5).sign(CODEC))
 
-    assert advanced == [(RUN, 3)]
+    assert advanced == [(RUN, 3, 2.5)]
 
 
 @pytest.mark.parametrize(
@@ -127,13 +142,14 @@ def test_a_genuine_token_advances_the_run(advanced: list[tuple[str, int]]) -> No
         ((), {}),
         (("forged",), {}),
         ((Ticket(RUN, 3).sign(Codec(["another secret"])),), {}),
+        ((Ticket(RUN, 3).text,), {}),
         ((Ticket(RUN, 3).sign(CODEC), 1), {}),
         ((Ticket(RUN, 3).sign(CODEC),), {"shell": True}),
         ((None,), {}),
     ],
 )
 def test_a_forged_call_is_logged_and_ends_without_effect_or_error(
-    advanced: list[tuple[str, int]],
+    advanced: list[Asked],
     caplog: pytest.LogCaptureFixture,
     arguments: tuple[object, ...],
     named: dict[str, object],
@@ -167,7 +183,7 @@ def test_a_hint_that_came_twice_or_late_is_a_quiet_no_op(
 def test_what_the_engine_can_not_do_is_raised(
     served: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def broken(run_id: str, seq: int) -> bool:
+    def broken(run_id: str, seq: int, _timeout_seconds: float | None) -> bool:
         raise ConnectionError(run_id, seq)
 
     monkeypatch.setattr(served, "advance", broken)
@@ -204,7 +220,7 @@ def test_the_engine_is_loaded_from_the_environment_once(
 
 
 def test_the_alarm_of_a_stock_worker_is_taken_back(
-    advanced: list[tuple[str, int]], keep_signals: None
+    advanced: list[Asked], keep_signals: None
 ) -> None:
     del keep_signals
     with UnixSignalDeathPenalty(30):  # type: ignore[no-untyped-call]  # RQ leaves it untyped
@@ -238,9 +254,7 @@ def test_the_alarm_of_a_stock_worker_is_taken_back_before_the_application_is_loa
     assert left == [0]
 
 
-def test_an_alarm_that_is_not_rqs_is_left_alone(
-    advanced: list[tuple[str, int]], keep_signals: None
-) -> None:
+def test_an_alarm_that_is_not_rqs_is_left_alone(advanced: list[Asked], keep_signals: None) -> None:
     del keep_signals
     before = signal.signal(signal.SIGALRM, lambda *_: None)
     left = signal.alarm(30)
@@ -255,7 +269,7 @@ def test_an_alarm_that_is_not_rqs_is_left_alone(
 
 
 def test_a_job_in_another_thread_leaves_the_alarm_alone(
-    advanced: list[tuple[str, int]], keep_signals: None
+    advanced: list[Asked], keep_signals: None
 ) -> None:
     del keep_signals
     with UnixSignalDeathPenalty(30):  # type: ignore[no-untyped-call]  # RQ leaves it untyped
