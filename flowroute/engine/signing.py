@@ -48,6 +48,7 @@ class Signatures:
             hmac.new(_derive(key, b"flowroute checkpoint"), digestmod="sha256")
             for key in self._keys
         ]
+        self._for_tokens: dict[str, list[bytes]] = {}
 
     def mac(self, place: bytes, content: bytes) -> bytes:
         """The MAC of content at a place, by the newest key.
@@ -82,7 +83,7 @@ class Signatures:
                 f"A token can not hold {text!r}: only letters, digits and "
                 "._~!$&'()*+,;=:@/- are allowed."
             )
-        return f"{text}.{_token_mac(self._keys[0], purpose, text)}"
+        return f"{text}.{_token_mac(self._token_keys(purpose)[0], text)}"
 
     def unsign(self, token: object, purpose: str) -> str:
         """The text of a token.
@@ -97,14 +98,22 @@ class Signatures:
         """
         if isinstance(token, str) and token.isascii():
             text, _, given = token.rpartition(".")
-            for key in self._keys:
+            for key in self._token_keys(purpose):
                 # The texts, not the bytes: base64 can spell the same bytes in several ways.
-                if hmac.compare_digest(_token_mac(key, purpose, text), given):
+                if hmac.compare_digest(_token_mac(key, text), given):
                     return text
         raise TokenInvalid(
             f"This is not a valid token for {purpose!r}: it was altered, made for something else, "
             "or signed with a secret key that is no longer configured."
         )
+
+    def _token_keys(self, purpose: str) -> list[bytes]:
+        """The keys that sign tokens for a purpose. There are few purposes, each named in code."""
+        keys = self._for_tokens.get(purpose)
+        if keys is None:
+            use = b"flowroute token " + purpose.encode()
+            keys = self._for_tokens[purpose] = [_derive(key, use) for key in self._keys]
+        return keys
 
 
 def _derive(key: bytes, use: bytes) -> bytes:
@@ -118,7 +127,6 @@ def _mac(state: hmac.HMAC, place: bytes, content: bytes) -> bytes:
     return mac.digest()
 
 
-def _token_mac(key: bytes, purpose: str, text: str) -> str:
-    derived = _derive(key, b"flowroute token " + purpose.encode())
-    mac = hmac.digest(derived, text.encode(), "sha256")
+def _token_mac(key: bytes, text: str) -> str:
+    mac = hmac.digest(key, text.encode(), "sha256")
     return base64.urlsafe_b64encode(mac).rstrip(b"=").decode()

@@ -7,12 +7,14 @@ from __future__ import annotations
 
 import logging
 import time
+from copy import copy
 from typing import TYPE_CHECKING, cast
 
 import redis
 from rq import Queue
 from rq.exceptions import DuplicateJobError
 from rq.serializers import JSONSerializer
+from rq.utils import now
 
 from flowroute.errors import ConfigurationError, FlowrouteError
 from flowroute.rq import connections
@@ -82,6 +84,8 @@ class RQExecutor:
             message = f"{queue!r} can not name a queue: leave out commas and spaces around it."
             raise ConfigurationError(message)
         self.queue = Queue(queue, connection=self.connection, serializer=JSONSerializer)
+        # Copied for each job: it takes RQ longer to make one than to send it.
+        self._blank = self.queue.create_job(FUNCTION, result_ttl=0, failure_ttl=FAILURE_TTL_SECONDS)
         self._make_way = self.connection.register_script(_MAKE_WAY)
         self._engine: Engine | None = None
         self._silent_until = 0.0
@@ -143,15 +147,11 @@ class RQExecutor:
             raise FlowrouteError(message, run_id=hint.run_id, step=hint.step)
         ticket = Ticket(hint.run_id, hint.seq, hint.attempt, hint.timeout_seconds)
         job_id = ticket.sign(self._engine.codec)
-        job = self.queue.create_job(
-            FUNCTION,
-            args=(job_id,),
-            job_id=job_id,
-            description=f"{hint.flow}.{hint.step} of run {hint.run_id}",
-            timeout=ticket.job_timeout,
-            result_ttl=0,
-            failure_ttl=FAILURE_TTL_SECONDS,
-        )
+        job = copy(self._blank)
+        job.id, job.args = job_id, (job_id,)
+        job.created_at = now()
+        job.description = f"{hint.flow}.{hint.step} of run {hint.run_id}"
+        job.timeout = ticket.job_timeout
         try:
             self._push(job)
         except DuplicateJobError:

@@ -23,7 +23,7 @@ from rq.worker import BaseWorker, DequeueStrategy, WorkerStatus
 
 from flowroute.errors import ConfigurationError
 from flowroute.rq import connections
-from flowroute.rq.admission import FlowJob, ForeignJobError, admit
+from flowroute.rq.admission import Admission, FlowJob, ForeignJobError
 from flowroute.rq.executor import RQExecutor
 from flowroute.rq.job import Ticket, run, serve
 from flowroute.rq.pacing import Outage, RecoveryBeat
@@ -85,6 +85,7 @@ class FlowLoop(BaseWorker):
             job_class=FlowJob,
             serializer=JSONSerializer,
         )
+        self._admission = Admission(self.queue, engine.codec)
         self._owns_connection = connection is not executor.connection
         self.recovery = RecoveryBeat(engine, recover_seconds)
         self._look_at = 0.0
@@ -210,7 +211,7 @@ class FlowLoop(BaseWorker):
             return None
         while (raw_id := self._pop(wait=wait)) is not None:
             try:
-                return admit(raw_id, self.queue, self.engine.codec)
+                return self._admission.admit(raw_id)
             except ForeignJobError as refusal:
                 # The sentence says it all; a traceback would bury it.
                 self.log.error(  # noqa: TRY400

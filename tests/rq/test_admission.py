@@ -21,7 +21,7 @@ from flowroute.engine.codec import Codec
 from flowroute.engine.identity import new_run_id
 from flowroute.engine.ports import Hint
 from flowroute.rq import RQExecutor
-from flowroute.rq.admission import FlowJob, ForeignJobError, admit
+from flowroute.rq.admission import Admission, FlowJob, ForeignJobError
 from flowroute.rq.job import FUNCTION, Ticket
 from tests.rq.application import SECRET
 
@@ -58,7 +58,7 @@ def call(argument: object, function: str = FUNCTION) -> bytes:
 def admitted(engine: Engine, raw_id: bytes = JOB_ID.encode()) -> FlowJob:
     """A job whose id a worker has popped."""
     assert isinstance(engine.executor, RQExecutor)
-    return admit(raw_id, engine.executor.queue, engine.codec)
+    return Admission(engine.executor.queue, engine.codec).admit(raw_id)
 
 
 def looked_up(rq_executor: RQExecutor) -> FlowJob:
@@ -119,7 +119,7 @@ def test_an_id_that_is_not_flowroutes_or_was_altered_is_refused(
 def test_no_bytes_make_admitting_a_job_fail_in_any_other_way(raw_id: bytes) -> None:
     queue = Queue(connection=Redis())  # which is not asked
     with pytest.raises(ForeignJobError):
-        admit(raw_id, queue, Codec([SECRET]))
+        Admission(queue, Codec([SECRET])).admit(raw_id)
 
 
 # -- what RQ's maintenance may read ----------------------------------------------------------------
