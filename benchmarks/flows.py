@@ -53,6 +53,31 @@ class Hinted(Flow, name="benchmarks.Hinted"):
         return done(time.monotonic())
 
 
+class RoundTrip(Flow, name="benchmarks.RoundTrip"):
+    """As `Hinted`, but the worker step is in the middle: what is measured begins with suspending."""
+
+    suspended_at: float = 0.0
+
+    @step(start=True)
+    def begin(self, number: int, text: str) -> Continuation[float]:
+        """Suspend the run."""
+        self.suspended_at = time.monotonic()
+        return self.work(number, text)
+
+    @worker_step
+    def work(self, number: int, text: str) -> Continuation[float]:
+        """Return at once."""
+        del text
+        return self.resumed(number)
+
+    @step
+    def resumed(self, number: int) -> Continuation[float]:
+        """The run goes on: how long that took, in seconds."""
+        del number
+        # The clock is the system's, so two processes read the same one.
+        return done(time.monotonic() - self.suspended_at)
+
+
 class Crowded(Flow, name="benchmarks.Crowded"):
     """A run among very many: at a worker step, or at a plain one."""
 

@@ -11,7 +11,11 @@ BAR = at_most(1.25)
 
 
 def measure(lab: Laboratory) -> Measures:
-    """One after another, flowroute and raw RQ in turn, with workers of the same class."""
+    """One after another, flowroute and raw RQ in turn, with workers of the same class.
+
+    flowroute's time begins in the step that suspends the run, and ends in the step after the worker
+    step: with two checkpoints and a claim. Raw RQ's is from `enqueue` to the result.
+    """
     rounds = lab.choose(100, 3)
     databases = lab.choose(("sqlite", "postgresql"), ("sqlite",))
     for database in databases:

@@ -9,7 +9,9 @@ from sqlalchemy import (
     ColumnElement,
     Dialect,
     FromClause,
+    Integer,
     Select,
+    String,
     and_,
     bindparam,
     case,
@@ -17,6 +19,8 @@ from sqlalchemy import (
     func,
     insert,
     literal,
+    literal_column,
+    null,
     or_,
     select,
     update,
@@ -47,6 +51,9 @@ Rows: TypeAlias = Select[*tuple[Any, ...]]
 """A SELECT of whole rows."""
 
 _RUN_COLUMNS = tuple(name for name in RunRecord.__dataclass_fields__ if name != "now")
+
+# What is always the same is part of the text: each parameter is work for the driver.
+ZERO, ONE = literal_column("0", Integer), literal_column("1", Integer)
 
 _FIRST = {
     column: bindparam(column, type_=run.c[column].type)
@@ -98,7 +105,7 @@ class Statements:
             ),
             "attempt": _given("attempt", run.c.attempt),
             "updated_at": now,
-            "finished_at": case((bindparam("finished") == 1, now), else_=None),
+            "finished_at": case((bindparam("finished") == ONE, now), else_=null()),
         }
         advance = _seen(
             {
@@ -106,8 +113,8 @@ class Statements:
                 **target,
                 "seq": _given("next_seq", run.c.seq),
                 "step": _given("next_step", run.c.step),
-                "progress": None,
-                "error": None,
+                "progress": null(),
+                "error": null(),
             }
         )
         self.advance = Prepared(lambda _: advance)
@@ -121,8 +128,8 @@ class Statements:
                 "seq": _given("next_seq", run.c.seq),
                 "step": _given("next_step", run.c.step),
                 "attempt": _given("attempt", run.c.attempt),
-                "progress": None,
-                "error": None,
+                "progress": null(),
+                "error": null(),
                 "updated_at": now,
             }
         ).where(run.c.lease_until > half)
@@ -134,7 +141,7 @@ class Statements:
         """`advance` and `checkpoint` in one, for PostgreSQL: a round trip less."""
         self.go_on_with_checkpoint = Prepared(lambda _: _both(go_on, now))
         """`go_on` and `checkpoint` in one."""
-        first = {**_FIRST, **lease, **target, "seq": 0, "epoch": 1, "created_at": now}
+        first = {**_FIRST, **lease, **target, "seq": ZERO, "epoch": ONE, "created_at": now}
         self.insert_run = Prepared(lambda dialect: _insert(dialect, first))
         """Store a new run, whose checkpoint is stored by another statement; not if another run of
         the flow holds the key."""
@@ -144,12 +151,12 @@ class Statements:
         """`insert_run` and `checkpoint` in one."""
         claim = {
             **lease,
-            "state": schema.RUNNING,
-            "waiting_for": None,
-            "epoch": run.c.epoch + 1,
-            "attempt": run.c.attempt + 1,
-            "wake_at": None,
-            "progress": None,
+            "state": _word(schema.RUNNING),
+            "waiting_for": null(),
+            "epoch": run.c.epoch + ONE,
+            "attempt": run.c.attempt + ONE,
+            "wake_at": null(),
+            "progress": null(),
             "updated_at": now,
         }
         self.claim = Prepared(lambda _: _seen(claim))
@@ -162,11 +169,11 @@ class Statements:
             lambda _: _seen(
                 {
                     **target,
-                    "epoch": run.c.epoch + 1,
-                    "lease_owner": None,
-                    "lease_until": None,
-                    "deadline_at": None,
-                    "progress": None,
+                    "epoch": run.c.epoch + ONE,
+                    "lease_owner": null(),
+                    "lease_until": null(),
+                    "deadline_at": null(),
+                    "progress": null(),
                     "error": _given("error", run.c.error),
                 }
             )
@@ -187,11 +194,11 @@ class Statements:
             lambda _: (
                 update(run)
                 .where(run.c.id == bindparam("parent_id"), run.c.seq == bindparam("parent_seq"))
-                .where(run.c.waiting_for == schema.FOR_CHILDREN)
+                .where(run.c.waiting_for == _word(schema.FOR_CHILDREN))
                 .values(
-                    state=schema.READY,
-                    waiting_for=None,
-                    epoch=run.c.epoch + 1,
+                    state=_word(schema.READY),
+                    waiting_for=null(),
+                    epoch=run.c.epoch + ONE,
                     wake_at=later(now, literal(FIRST_HINT_SECONDS)),
                     updated_at=now,
                 )
@@ -222,6 +229,11 @@ def _bookmarks(rows: FromClause, now: ColumnElement[Any]) -> Rows:
     return records(rows, now).add_columns(*columns).join_from(rows, checkpoint, newest)
 
 
+def _word(state: str) -> ColumnElement[str]:
+    """A state, or what a run waits for, as a part of the text."""
+    return literal_column(f"'{state}'", String)
+
+
 def _given(name: str, column: ColumnElement[Any]) -> Any:
     return bindparam(name, type_=column.type)
 
@@ -237,11 +249,13 @@ def _seen(columns: Mapping[str, Any]) -> Update:
 
 def _hinted() -> ColumnElement[bool]:
     """A run that nobody has taken since a hint for its checkpoint was given."""
-    waits = and_(run.c.state == schema.WAITING, run.c.waiting_for == schema.FOR_WORKER)
+    waits = and_(
+        run.c.state == _word(schema.WAITING), run.c.waiting_for == _word(schema.FOR_WORKER)
+    )
     return and_(
         run.c.id == bindparam("seen_id"),
         run.c.seq == bindparam("seen_seq"),
-        or_(run.c.state == schema.READY, waits),
+        or_(run.c.state == _word(schema.READY), waits),
     )
 
 
