@@ -54,7 +54,7 @@ class Hinted(Flow, name="benchmarks.Hinted"):
 
 
 class RoundTrip(Flow, name="benchmarks.RoundTrip"):
-    """As `Hinted`, but the worker step is in the middle: what is measured begins with suspending."""
+    """As `Hinted`, but its worker step is in the middle: what is measured begins by suspending."""
 
     suspended_at: float = 0.0
 
