@@ -271,7 +271,7 @@ class Dispatcher:
             self._messenger.tell(child.id, 0, child.flow, start.step, child.target)
             ready = child.target.state == schema.READY
             return replace(ADVANCED, onward=child.id if ready else None)
-        if advance.target.state == schema.DONE:
+        if advance.target.state == schema.DONE and turn.parent_id is not None:
             return replace(ADVANCED, onward=turn.parent_id)
         return ADVANCED
 

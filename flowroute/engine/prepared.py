@@ -184,7 +184,8 @@ class _Sendable:
         for at, look_up in self._callable:
             sent[at] = look_up()
         for at, process in self._processed:
-            sent[at] = process(sent[at])
+            if sent[at] is not None:  # null is null in every type that is used here
+                sent[at] = process(sent[at])
         return tuple(sent) if self._positional else dict(zip(self._names, sent, strict=True))
 
     def row(self, sent: Sequence[Any]) -> tuple[Any, ...]:
@@ -197,13 +198,15 @@ class _Sendable:
 
 def _is_watched(connection: Connection) -> bool:
     """Whether somebody listens to what SQLAlchemy executes, or has it logged."""
-    events, dialect_events = connection.dispatch, connection.dialect.dispatch
+    engine = connection.engine
+    events, dialect_events = engine.dispatch, connection.dialect.dispatch
     return bool(
-        events.before_cursor_execute
+        connection._has_events  # noqa: SLF001  # pyright: ignore[reportPrivateUsage]  # cheap, and tested
+        or events.before_cursor_execute
         or events.after_cursor_execute
         or dialect_events.do_execute
         or dialect_events.handle_error
-        or connection.engine.logger.isEnabledFor(logging.INFO)
+        or engine.logger.isEnabledFor(logging.INFO)
     )
 
 

@@ -6,8 +6,6 @@ import random
 import sqlite3
 import threading
 import time
-from collections.abc import Generator
-from contextlib import contextmanager
 from typing import Any
 
 from sqlalchemy import Connection
@@ -24,8 +22,8 @@ NOTICED_SECONDS = 0.001
 """The shortest wait for the lock, by which a writer notices that other processes write too: SQLite
 sleeps for as long before it asks for the second time."""
 
-REMEMBERED_SECONDS = 10.0
-"""For how long it then asks again by itself."""
+REMEMBERED = 100
+"""So many times it then asks again by itself, and as often after each time that others had it."""
 
 
 class WriteLock:
@@ -33,10 +31,9 @@ class WriteLock:
 
     def __init__(self) -> None:
         self._turns = threading.Lock()
-        self._others_until = -1.0
+        self._expects_others = 0
 
-    @contextmanager
-    def held(self, connection: Connection) -> Generator[None]:
+    def held(self, connection: Connection) -> Held:
         """A transaction that has the lock from its beginning.
 
         Threads of this process take turns. Of another process's lock SQLite knows nothing but to
@@ -44,28 +41,62 @@ class WriteLock:
         soon as others are there, this asks again by itself.
 
         Raises:
-            sqlalchemy.exc.OperationalError: Another one held the lock for all of the connection's
-                busy timeout, or the file can not be written.
+            sqlalchemy.exc.OperationalError: On entering: another one held the lock for all of the
+                connection's busy timeout, or the file can not be written.
         """
-        with self._turns, connection.begin():
-            self._take(connection)
-            yield
+        return Held(self, self._turns, connection)
 
-    def _take(self, connection: Connection) -> None:
+    def take(self, connection: Connection) -> None:
+        """Begin SQLite's transaction; it is this thread's turn."""
         raw: Any = connection.connection.dbapi_connection
         if raw.in_transaction:  # one without autocommit always is
             return
-        began = time.monotonic()
-        if began < self._others_until:
-            if _ask_again(connection, raw):
-                self._others_until = time.monotonic() + REMEMBERED_SECONDS
+        if self._expects_others:
+            met = _ask_again(connection, raw)
+            self._expects_others = REMEMBERED if met else self._expects_others - 1
             return
+        began = time.monotonic()
         try:
             send(connection, BEGIN, (), changed)
         finally:
-            ended = time.monotonic()
-            if ended - began >= NOTICED_SECONDS:
-                self._others_until = ended + REMEMBERED_SECONDS
+            if time.monotonic() - began >= NOTICED_SECONDS:
+                self._expects_others = REMEMBERED
+
+
+class Held:
+    """What `WriteLock.held` returns, for `with`; a class, as a generator would cost more.
+
+    Parameters:
+        lock: The lock.
+        turns: Held in between.
+        connection: Of the transaction.
+    """
+
+    __slots__ = ("_connection", "_lock", "_transaction", "_turns")
+
+    def __init__(self, lock: WriteLock, turns: threading.Lock, connection: Connection) -> None:
+        self._lock = lock
+        self._turns = turns
+        self._connection = connection
+
+    def __enter__(self) -> None:
+        self._turns.acquire()
+        try:
+            self._transaction = self._connection.begin()
+            try:
+                self._lock.take(self._connection)
+            except BaseException:
+                self._transaction.rollback()
+                raise
+        except BaseException:
+            self._turns.release()
+            raise
+
+    def __exit__(self, *error: object) -> None:
+        try:
+            self._transaction.__exit__(*error)
+        finally:
+            self._turns.release()
 
 
 def _ask_again(connection: Connection, raw: Any) -> bool:

@@ -127,6 +127,15 @@ def test_who_listens_hears_of_each_statement(bind: sa.Engine) -> None:
     assert [text.split()[0] for text in heard["before"]] == ["SELECT"]
 
 
+def test_who_listens_to_one_connection_hears_of_its_statements(bind: sa.Engine) -> None:
+    heard: list[str] = []
+    with bind.connect() as connection, bind.connect() as other:
+        event.listen(connection, "before_cursor_execute", lambda *it: heard.append(it[2]))
+        SELECT.fetch(connection, {"id": 1})
+        SELECT.fetch(other, {"id": 1})
+    assert [text.split()[0] for text in heard] == ["SELECT"]
+
+
 def test_who_listens_for_errors_alone_hears_of_them(bind: sa.Engine) -> None:
     heard: list[Any] = []
     event.listen(bind, "handle_error", lambda context: heard.append(context.statement))

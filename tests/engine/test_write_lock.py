@@ -119,25 +119,42 @@ def test_a_writer_that_had_to_wait_asks_again_soon_by_itself(
     assert connection.exec_driver_sql("PRAGMA busy_timeout").scalar_one() == 10_000
 
 
-def test_a_writer_asks_by_itself_for_as_long_as_it_meets_others(
+def test_a_writer_asks_by_itself_until_it_has_met_nobody_for_long(
     connection: sa.Connection, other: sqlite3.Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    def take(times: int) -> None:
+        for _ in range(times):
+            with lock.held(connection):
+                pass
+
     lock = WriteLock()
-    watch = set_watch(monkeypatch, Watch(SLOW))
-    with lock.held(connection):
-        pass
+    set_watch(monkeypatch, Watch(SLOW))
+    take(1)
     for _ in range(2):
         watch = set_watch(monkeypatch, Watch(let_go=other.rollback))
-        watch.now += write_lock.REMEMBERED_SECONDS - 0.5
+        take(write_lock.REMEMBERED - 1)
         other.execute("BEGIN IMMEDIATE")
-        with lock.held(connection):
-            pass
+        take(1)
         assert len(watch.pauses) == 3
-    watch.now += write_lock.REMEMBERED_SECONDS + 1
+    take(write_lock.REMEMBERED)
     executed = statements(connection)
-    with lock.held(connection):
-        pass
+    take(1)
     assert executed == ["BEGIN IMMEDIATE", "COMMIT"]  # it is alone again
+
+
+def test_what_fails_inside_is_rolled_back_and_the_next_one_gets_the_lock(
+    connection: sa.Connection,
+) -> None:
+    def fail() -> None:
+        with lock.held(connection):
+            connection.exec_driver_sql("INSERT INTO note VALUES ('undone')")
+            raise LookupError
+
+    lock = WriteLock()
+    with pytest.raises(LookupError):
+        fail()
+    with lock.held(connection):
+        assert connection.exec_driver_sql("SELECT count(*) FROM note").scalar_one() == 0
 
 
 @pytest.mark.parametrize("alone", [True, False])
