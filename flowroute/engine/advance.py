@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from flowroute.engine import schema
 from flowroute.engine.continuation import Continuation
@@ -22,8 +21,7 @@ POSTPONED_LIMIT = 1_000
 """Most checkpoints that wait for one commit: they are kept in memory."""
 
 
-@dataclass(frozen=True, slots=True)
-class Advance:
+class Advance(NamedTuple):
     """Where a run went."""
 
     target: Target

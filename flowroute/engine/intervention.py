@@ -121,7 +121,7 @@ class Interventions:
             if child is not None and not child.finished:
                 *below, last = self._cancelled(connection, child)
                 # Its end wakes nobody: who waited for it ends as well.
-                before = [*below, replace(last, guard=replace(last.guard, parent_id=None))]
+                before = [*below, replace(last, guard=last.guard._replace(parent_id=None))]
         return [*before, Change(record, guard_of(record), Target(schema.CANCELLED))]
 
     # -- inside ------------------------------------------------------------------------------------

@@ -6,7 +6,7 @@ Both only ever carry hints: losing one costs delay, never work.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 if TYPE_CHECKING:
     from flowroute.engine.engine import Engine
@@ -30,8 +30,7 @@ class Hint:
     """The step's name, for people."""
 
 
-@dataclass(frozen=True, slots=True)
-class Move:
+class Move(NamedTuple):
     """A run moved: what a notifier tells browsers."""
 
     run_id: str

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import Any, NamedTuple
 
 from flowroute.engine import schema
 
@@ -84,8 +84,7 @@ class Bookmark:
     python: str
 
 
-@dataclass(frozen=True, slots=True)
-class NewCheckpoint:
+class NewCheckpoint(NamedTuple):
     """A checkpoint about to be stored."""
 
     step: str | None
@@ -97,8 +96,7 @@ class NewCheckpoint:
     executor: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Target:
+class Target(NamedTuple):
     """Where a run goes: the columns that an advance sets."""
 
     state: str
@@ -112,8 +110,7 @@ class Target:
     error: dict[str, Any] | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class NewRun:
+class NewRun(NamedTuple):
     """A run about to be stored, at checkpoint 0 and epoch 1."""
 
     id: str
@@ -127,8 +124,7 @@ class NewRun:
     checkpoint: NewCheckpoint
 
 
-@dataclass(frozen=True, slots=True)
-class Guard:
+class Guard(NamedTuple):
     """A run as its writer last saw it: what every UPDATE is conditional on."""
 
     run_id: str
