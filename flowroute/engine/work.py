@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Generator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from types import TracebackType
 from typing import Self
 
@@ -55,8 +55,7 @@ class Work:
             if self._session is not None:
                 self._session.info[REFUSE_COMMIT] = None
 
-    @contextmanager
-    def transaction(self, *, single: bool = False) -> Generator[Connection]:
+    def transaction(self, *, single: bool = False) -> AbstractContextManager[Connection]:
         """A connection to write with; what the session holds is flushed and committed with it.
 
         Parameters:
@@ -64,32 +63,28 @@ class Work:
                 needs no transaction around it.
         """
         session = self._session
-        if session is None or not session.in_transaction():
-            if not single and self._database.commits_alone:
-                self.let_go()
-                with self._database.engine.begin() as connection:
-                    yield connection
-                return
-            with self._plain() as connection, self._database.writing(connection):
-                yield connection
-            return
-        try:
-            yield session.connection(bind_arguments={"clause": run_table})
-            session.commit()
-        except BaseException:
-            session.rollback()
-            raise
+        if session is not None and session.in_transaction():
+            return _joined(session)
+        if not single and self._database.commits_alone:
+            self.let_go()
+            return self._database.engine.begin()
+        return Alone(self, self._database)
 
     @contextmanager
     def reading(self) -> Generator[Connection]:
         """A connection to read with."""
         session = self._session
-        if session is None or not session.in_transaction():
-            with self._plain() as connection:
-                yield connection
-                connection.rollback()
+        if session is not None and session.in_transaction():
+            yield session.connection(bind_arguments={"clause": run_table})
             return
-        yield session.connection(bind_arguments={"clause": run_table})
+        connection = self.plain()
+        try:
+            yield connection
+            connection.rollback()
+        except BaseException:
+            self.let_go()  # it may be broken
+            raise
+        self.settle_plain()
 
     def settle(self) -> None:
         """End a transaction that only read, and keep what was read.
@@ -132,16 +127,66 @@ class Work:
         if self._session is not None and not self._database.shared:
             self._session.close()
 
-    @contextmanager
-    def _plain(self) -> Generator[Connection]:
-        """A connection without a session."""
+    def plain(self) -> Connection:
+        """The plain connection, taken from the pool at the first call."""
         connection = self._connection
         if connection is None:
             connection = self._connection = self._database.connect()
-        try:
-            yield connection
-        except BaseException:
-            self.let_go()  # it may be broken
-            raise
-        if self._session is not None:  # which takes its own
+        return connection
+
+    def settle_plain(self) -> None:
+        """After each use of the plain connection: a session takes its own."""
+        if self._session is not None:
             self.let_go()
+
+
+class Alone:
+    """A transaction on the plain connection; a class, as a generator would cost more.
+
+    Parameters:
+        work: Whose connection it is.
+        database: Begins the transaction.
+    """
+
+    __slots__ = ("_database", "_transaction", "_work")
+
+    def __init__(self, work: Work, database: Database) -> None:
+        self._work = work
+        self._database = database
+
+    def __enter__(self) -> Connection:
+        connection = self._work.plain()
+        self._transaction = self._database.writing(connection)
+        try:
+            self._transaction.__enter__()
+        except BaseException:
+            self._work.let_go()  # it may be broken
+            raise
+        return connection
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        try:
+            self._transaction.__exit__(kind, error, traceback)
+        except BaseException:
+            self._work.let_go()
+            raise
+        if error is None:
+            self._work.settle_plain()
+        else:
+            self._work.let_go()
+
+
+@contextmanager
+def _joined(session: Session) -> Generator[Connection]:
+    """The session's own transaction."""
+    try:
+        yield session.connection(bind_arguments={"clause": run_table})
+        session.commit()
+    except BaseException:
+        session.rollback()
+        raise
