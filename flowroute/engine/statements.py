@@ -273,11 +273,16 @@ def _next(now: ColumnElement[Any]) -> dict[str, Any]:
 
 
 def _both(change: Insert | Update, now: ColumnElement[Any]) -> Insert:
-    moved = change.returning(run.c.id).cte("moved")
-    columns = _next(now)
+    moved = change.returning(run.c.id, run.c.seq, run.c.epoch, run.c.step).cte("moved")
     # In a SELECT, PostgreSQL takes a parameter that is null for a text.
-    values = [cast(value, checkpoint.c[name].type) for name, value in columns.items()]
-    return insert(checkpoint).from_select(list(columns), select(*values).select_from(moved))
+    columns: dict[str, ColumnElement[Any]] = {
+        name: cast(value, checkpoint.c[name].type) for name, value in _next(now).items()
+    }
+    columns["run_id"] = moved.c.id
+    columns |= {name: moved.c[name] for name in ("seq", "epoch", "step")}
+    return insert(checkpoint).from_select(
+        list(columns), select(*columns.values()).select_from(moved)
+    )
 
 
 def _insert(dialect: Dialect, columns: Mapping[str, Any]) -> Any:
