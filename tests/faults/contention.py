@@ -79,7 +79,6 @@ class Dropped(Trouble):
     def __init__(self, url: str, *, lasts: int) -> None:
         super().__init__(f"dropped {lasts} times", lasts=lasts, passing=True)
         self._url = url
-        self._other: psycopg.Connection[Any] | None = None
 
     def begin(self, raw: Any) -> bool:  # noqa: ARG002
         """Nothing more."""
@@ -87,9 +86,9 @@ class Dropped(Trouble):
 
     def go_on(self, raw: Any) -> None:
         """Terminate it, and wait until it is gone."""
-        if self._other is None:
-            self._other = psycopg.connect(self._url, autocommit=True)
-        self._other.execute("SELECT pg_terminate_backend(%s, 5000)", [raw.info.backend_pid])
+        # By a new connection: the end of a step's time may interrupt this, too.
+        with psycopg.connect(self._url, autocommit=True) as other:
+            other.execute("SELECT pg_terminate_backend(%s, 5000)", [raw.info.backend_pid])
 
 
 def contention(

@@ -150,7 +150,7 @@ def no_checkpoint(engine: Engine) -> None:
                     "wake_instant": None,
                     "finished": 0,
                 },
-            ).rowcount
+            )
             == 1
         )
         return changed

@@ -116,8 +116,10 @@ class Stage:
         world.entered = lambda: events("entered")
         self.hands.told = self.ears.told = events
         bind = self.engine.database.engine
-        event.listen(bind, "before_cursor_execute", lambda *_: events("before statement"))
-        event.listen(bind, "after_cursor_execute", lambda *_: events("after statement"))
+        # At the driver, for an engine that is listened to sends its statements another way.
+        dialect: Any = bind.dialect
+        for name in ("do_execute", "do_executemany", "do_execute_no_params"):
+            setattr(dialect, name, _told(getattr(dialect, name), events))
         event.listen(bind, "commit", lambda *_: events("before commit"))
         commit = bind.dialect.do_commit
 
@@ -288,6 +290,15 @@ def zombies(
             if chance.random() <= share:
                 _freeze(stage, report, shape, k, mutation)
     return report
+
+
+def _told(execute: Callable[..., None], events: Events) -> Callable[..., None]:
+    def executing(*arguments: Any) -> None:
+        events("before statement")
+        execute(*arguments)
+        events("after statement")
+
+    return executing
 
 
 def _freeze(stage: Stage, report: Report, shape: Shape, k: int, mutation: Mutation | None) -> None:

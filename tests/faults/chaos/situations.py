@@ -57,7 +57,12 @@ def freeze_between_effect_and_checkpoint(system: System) -> list[str]:
         )
     finally:
         send(horse, signal.SIGCONT)
-    wait_until(lambda: horse not in system.horses(), BEGIN_SECONDS, what="the zombie has ended")
+    # The process stays for the next job; its worker tells of the end of this one.
+    wait_until(
+        lambda: re.search(rf"flowroute-{run_id}-0-0-\d+ took", system.output),
+        BEGIN_SECONDS,
+        what="the zombie has come to the end of its job",
+    )
     return []
 
 
