@@ -112,6 +112,7 @@ def test_web_server_and_worker_are_killed_while_the_page_is_open_and_it_ends_wit
     before = charges(stage)
     order()
     expect(page.get_by_text("Contacting the bank")).to_be_visible()
+    page.wait_for_load_state("load")  # of a script that was cut short there is none to reconnect
     for name in ("worker", "web"):
         stage.kill(name)
     stage.start_web()

@@ -25,7 +25,7 @@ COMMITS = 1
 #: BEGIN is one of them where the driver sends it alone.
 ROUND_TRIPS = 3
 #: Functions of Python and of C, SQLAlchemy and the driver included; a little more than counted.
-CALLS = {"sqlite": 370, "postgresql": 395}
+CALLS = {"sqlite": 310, "postgresql": 331}
 #: Bytes that are allocated at the same time while one transition is made, beyond what stays.
 PEAK_BYTES = 12_000
 #: Memory blocks that some hundred transitions may leave behind: caches have been filled before.
