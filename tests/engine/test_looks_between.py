@@ -10,7 +10,7 @@ from sqlalchemy.exc import OperationalError
 
 from flowroute import Continuation, Engine, Flow, Run, StepFailure, call, done, step, worker_step
 from flowroute.engine import schema
-from flowroute.engine.turn import REQUEST
+from flowroute.engine.turn import REQUEST, SCRIPT
 from flowroute.errors import RunNotFound
 from flowroute.testing import assert_done
 from tests.engine.conftest import MakeEngine
@@ -215,15 +215,22 @@ def test_a_read_that_fails_is_told_and_not_repeated(
     assert asked == [run.id]
 
 
-@pytest.mark.parametrize("url", ["postgresql"], indirect=True)
-def test_a_read_on_a_connection_that_the_server_closed_is_asked_once_again(
-    engine: Engine, url: str
-) -> None:
-    run = engine.start(LookedAtSub().work())
+def close_from_outside(engine: Engine, url: str) -> None:
+    """End the connection that waits in the pool, as a server or a firewall does."""
     with engine.database.connect() as connection:
         pid = connection.exec_driver_sql("SELECT pg_backend_pid()").scalar_one()
     other = sa.create_engine(url, poolclass=sa.NullPool)
     with other.connect() as connection:
         connection.execute(sa.text("SELECT pg_terminate_backend(:pid, 5000)"), {"pid": pid})
+
+
+@pytest.mark.parametrize("url", ["postgresql"], indirect=True)
+def test_a_read_on_a_connection_that_the_server_closed_is_asked_once_again(
+    engine: Engine, url: str
+) -> None:
+    run = engine.start(LookedAtSub().work())
+    close_from_outside(engine, url)
+    assert engine.dispatcher.advance(run.id, SCRIPT).bookmark is not None
+    close_from_outside(engine, url)
     assert engine.advance(run.id, 0)
     assert_done(run, "worked")

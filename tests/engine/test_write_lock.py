@@ -14,6 +14,7 @@ from sqlalchemy.exc import DatabaseError, OperationalError
 
 from flowroute.engine import write_lock
 from flowroute.engine.database import Database
+from flowroute.engine.work import Work
 from flowroute.engine.write_lock import WriteLock
 from tests.engine.conftest import MakeEngine
 
@@ -233,3 +234,19 @@ def test_threads_of_a_process_take_turns_to_write_on_sqlite_and_there_only(
     for thread in threads:
         thread.join(20)
     assert max(most) == at_once
+
+
+def test_a_connection_that_could_not_begin_is_given_back(
+    sqlite_url: str, other: sqlite3.Connection
+) -> None:
+    bind = sa.create_engine(sqlite_url, connect_args={"timeout": 0.02})
+    base = Database(bind)
+    with base.connect() as connection:
+        connection.exec_driver_sql("PRAGMA busy_timeout=20")
+    locked = pytest.raises(OperationalError, match="database is locked")
+    with Work(base) as work:
+        other.execute("BEGIN IMMEDIATE")
+        with locked, work.transaction():
+            pass
+        assert bind.pool.checkedout() == 0  # type: ignore[attr-defined]  # of a QueuePool
+    bind.dispose()
