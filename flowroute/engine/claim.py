@@ -100,8 +100,6 @@ class Claims:
         step = upcoming.step
         if step.final:
             return self._last(record, caller, upcoming)
-        if step.place is Place.EXECUTOR:
-            work.settle()
         turn = self._claim(work, record, step, caller)
         return NOTHING if turn is None else Begun(turn, upcoming)
 
@@ -138,7 +136,6 @@ class Claims:
             step = upcoming.step
             if step.final:
                 return self._last(record, caller, upcoming)
-            work.settle()
             if step.timeout_seconds != timeout_seconds and not self._limit(work, turn, step):
                 return NOTHING
         except BaseException:  # let another process try
@@ -218,6 +215,8 @@ class Claims:
         if not upcoming.step.final and upcoming.step.place not in caller.places:
             self._park(record, upcoming.step)
             return None
+        if upcoming.step.place is Place.EXECUTOR:
+            work.settle()
         return upcoming
 
     def _park(self, record: RunRecord, step: Step[Any, Any]) -> None:

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 from rq.exceptions import NoSuchJobError
 from rq.job import Job, JobStatus
 from rq.serializers import JSONSerializer
+from rq.utils import now
 
 from flowroute.errors import TokenInvalid
 from flowroute.rq.job import FAILURE_TTL_SECONDS, FUNCTION, Ticket
@@ -116,6 +117,7 @@ class Admission:
             raise ForeignJobError(str(error)) from error
         job = copy(self._blank)
         job.id = job_id
+        job.created_at = now()
         job.ticket = ticket
         job.timeout = ticket.job_timeout
         job.args = (job_id,)

@@ -89,7 +89,8 @@ class Ticket:
     def text(self) -> str:
         """The ticket without a signature, for whoever trusts its sender."""
         seconds = self.timeout_seconds
-        milliseconds = 0 if seconds is None else math.ceil(seconds * 1000)
+        # Through whole microseconds, which a timedelta has: 0.07 * 1000 is more than 70.
+        milliseconds = 0 if seconds is None else math.ceil(round(seconds * 1_000_000) / 1000)
         return f"flowroute-{self.run_id}-{self.seq}-{self.attempt}-{milliseconds}"
 
     @classmethod

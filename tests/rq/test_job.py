@@ -6,6 +6,7 @@ import logging
 import re
 import signal
 import threading
+from datetime import timedelta
 from typing import TYPE_CHECKING, TypeAlias
 
 import pytest
@@ -75,6 +76,13 @@ def test_a_ticket_survives_its_job_id(ticket: Ticket) -> None:
     assert Ticket.read(job_id, CODEC) == ticket
     assert re.fullmatch("[A-Za-z0-9_-]+", job_id)  # what RQ takes for an id
     assert Ticket.parse(ticket.text) == ticket
+
+
+@given(st.integers(1, 10**9))
+def test_a_timeout_of_whole_milliseconds_comes_back_as_it_was(milliseconds: int) -> None:
+    seconds = timedelta(milliseconds=milliseconds).total_seconds()
+
+    assert Ticket.parse(Ticket(RUN, 3, 0, seconds).text).timeout_seconds == seconds
 
 
 def test_a_timeout_between_two_milliseconds_is_the_longer_one() -> None:
