@@ -15,6 +15,7 @@ from sqlalchemy.orm import Session, scoped_session, sessionmaker
 from sqlalchemy.pool import ConnectionPoolEntry
 
 from flowroute.engine.inherited import Connections
+from flowroute.engine.prepared import alone
 from flowroute.engine.schema import run_table
 from flowroute.engine.write_lock import WriteLock
 from flowroute.errors import CommitRefused, ConfigurationError
@@ -91,7 +92,7 @@ class Database:
     def writing(self, connection: sa.Connection) -> AbstractContextManager[Any]:
         """A transaction that writes, on a connection that is in none."""
         if self._write_lock is None:
-            return connection.begin()
+            return alone(connection)
         return self._write_lock.held(connection)
 
     @contextmanager

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, TypeAlias, TypeVar
 
 from sqlalchemy import BindParameter, Connection, Dialect, Select
@@ -46,7 +47,7 @@ def send(
     Raises:
         sqlalchemy.exc.DBAPIError: The database refused.
     """
-    if not connection.in_transaction():
+    if not connection.in_transaction() and not _commits_alone(connection):
         connection.begin()  # so that commit() and rollback() know that there is something
     dialect, raw = connection.dialect, connection.connection
     cursor = raw.cursor()
@@ -68,6 +69,20 @@ def send(
     finally:
         if not connection.invalidated:
             cursor.close()
+
+
+def alone(connection: Connection) -> AbstractContextManager[Any]:
+    """What is around a single statement on a connection where each commits by itself.
+
+    SQLAlchemy's transaction does nothing there, which takes a while; it is for those who listen.
+    """
+    events = connection.engine.dispatch
+    heard = events.begin or events.commit or events.rollback or _is_watched(connection)
+    return connection.begin() if heard else nullcontext()
+
+
+def _commits_alone(connection: Connection) -> bool:
+    return connection.get_execution_options().get("isolation_level") == "AUTOCOMMIT"
 
 
 def changed(cursor: DBAPICursor) -> int:

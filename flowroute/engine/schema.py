@@ -46,6 +46,7 @@ from sqlalchemy import (
 from sqlalchemy.dialects import postgresql
 
 from flowroute.engine.clock import Instant
+from flowroute.engine.constraints import words
 
 SCHEMA_VERSION = 2
 
@@ -72,10 +73,6 @@ REASONS = (FOR_WORKER, FOR_TIMER, FOR_PAGE, FOR_CHILDREN)
 metadata = MetaData()
 
 _json = JSON(none_as_null=True).with_variant(postgresql.JSONB(none_as_null=True), "postgresql")
-
-
-def _one_of(column: str, words: tuple[str, ...]) -> str:
-    return f"{column} IN ({', '.join(repr(word) for word in words)})"
 
 
 run_table = Table(
@@ -203,16 +200,19 @@ run_table = Table(
     Column(
         "finished_at", Instant, comment="When the run was done, failed or cancelled; else null."
     ),
-    CheckConstraint(_one_of("state", STATES), name="flowroute_run_state"),
+    CheckConstraint(words("state {}", STATES), name="flowroute_run_state"),
     CheckConstraint(
-        "(state = 'waiting') = (waiting_for IS NOT NULL) AND (waiting_for IS NULL OR "
-        f"{_one_of('waiting_for', REASONS)})",
+        words(
+            "(state = 'waiting') = (waiting_for IS NOT NULL) AND (waiting_for IS NULL OR "
+            "waiting_for {})",
+            REASONS,
+        ),
         name="flowroute_run_waiting_for",
     ),
     CheckConstraint("(state = 'running') = (lease_until IS NOT NULL)", name="flowroute_run_lease"),
     CheckConstraint("(parent_id IS NULL) = (parent_seq IS NULL)", name="flowroute_run_parent"),
     CheckConstraint(
-        f"({_one_of('state', FINISHED)}) = (finished_at IS NOT NULL)", name="flowroute_run_finished"
+        words("(state {}) = (finished_at IS NOT NULL)", FINISHED), name="flowroute_run_finished"
     ),
     Index(
         "flowroute_run_key",

@@ -239,10 +239,13 @@ def _given(name: str, column: ColumnElement[Any]) -> Any:
 
 
 def _seen(columns: Mapping[str, Any]) -> Update:
+    # Not the plain column: while PostgreSQL has no statistics of a new table, it may look for the
+    # run among all that are in its state, not by its id.
+    state = run.c.state.concat(literal_column("''", String))
     return (
         update(run)
         .where(run.c.id == bindparam("seen_id"), run.c.seq == bindparam("seen_seq"))
-        .where(run.c.epoch == bindparam("seen_epoch"), run.c.state == bindparam("seen_state"))
+        .where(run.c.epoch == bindparam("seen_epoch"), state == bindparam("seen_state"))
         .values(columns)
     )
 

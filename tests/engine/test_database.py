@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import pytest
 import sqlalchemy as sa
+from sqlalchemy import event
 from sqlalchemy.orm import Session, scoped_session
 
 from flowroute import Engine
+from flowroute.engine.prepared import Prepared
 from flowroute.errors import ConfigurationError
 from tests.engine.conftest import MakeEngine
 from tests.engine.support import Note
+
+SELECT_ONE = Prepared(lambda _: sa.select(sa.literal_column("1", sa.Integer)))
 
 
 def test_an_engine_asks_for_something_that_makes_sessions(bind: sa.Engine) -> None:
@@ -57,3 +61,28 @@ def test_a_longer_busy_timeout_of_the_application_is_kept(
         with engine.database.engine.connect() as connection:
             assert connection.exec_driver_sql("PRAGMA busy_timeout").scalar() == 60_000
         patient.dispose()
+
+
+@pytest.mark.parametrize("url", ["postgresql"], indirect=True)
+def test_a_statement_that_commits_alone_has_no_transaction_around_it(
+    make_engine: MakeEngine,
+) -> None:
+    database = make_engine().database
+    with database.connect() as connection, database.writing(connection):
+        assert not connection.in_transaction()
+        assert SELECT_ONE.fetch(connection, {}) == (1,)
+        assert not connection.in_transaction()
+
+
+@pytest.mark.parametrize("url", ["postgresql"], indirect=True)
+@pytest.mark.parametrize("heard", ["begin", "commit", "before_cursor_execute"])
+def test_who_listens_hears_of_a_transaction_around_each_statement(
+    make_engine: MakeEngine, heard: str
+) -> None:
+    database = make_engine().database
+    seen: list[str] = []
+    event.listen(database.engine, heard, lambda *_: seen.append(heard))
+    with database.connect() as connection, database.writing(connection):
+        assert connection.in_transaction()
+        assert SELECT_ONE.fetch(connection, {}) == (1,)
+    assert seen == [heard]

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import product
 from typing import Any
 
+import psycopg
 import pytest
 import sqlalchemy as sa
+from sqlalchemy import event
 from sqlalchemy.exc import IntegrityError, OperationalError
 
-from flowroute import Continuation, Engine, Flow, done, step
+from flowroute import Continuation, Engine, Flow, done, step, worker_step
 from flowroute.engine import schema
+from flowroute.engine.clock import database_now
 from flowroute.errors import TablesMissing
 from tests.engine.support import KEYS
 
@@ -21,6 +25,14 @@ class Small(Flow):
     @step(start=True)
     def work(self) -> Continuation[int]:
         return done(1)
+
+    @step(start=True)
+    def later(self) -> Continuation[int]:
+        return self.wrong()
+
+    @worker_step
+    def wrong(self) -> Continuation[int]:
+        return done(1 // 0)
 
 
 @pytest.fixture
@@ -129,10 +141,12 @@ def test_the_tables_are_looked_at_once(engine: Engine) -> None:
     [
         {"state": "finished"},
         {"state": "waiting"},
+        {"state": "waiting", "waiting_for": "nobody", "finished_at": None},
         {"waiting_for": "page"},
         {"state": "running"},
         {"state": "ready"},
         {"finished_at": None},
+        {"parent_seq": 1},
     ],
     ids=str,
 )
@@ -143,6 +157,53 @@ def test_the_database_refuses_rows_that_make_no_sense(engine: Engine, wrong: Any
         connection.execute(
             sa.update(schema.run_table).where(schema.run_table.c.id == run.id).values(wrong)
         )
+
+
+def test_the_database_takes_each_state_with_what_belongs_to_it_and_no_other(
+    engine: Engine,
+) -> None:
+    engine.create_all()
+    run = engine.start(Small().work())
+    refused = []
+    with engine.database.engine.begin() as connection:
+        for state, waiting_for in product(schema.STATES, (*schema.REASONS, None)):
+            values = {
+                "state": state,
+                "waiting_for": waiting_for,
+                "lease_until": database_now() if state == schema.RUNNING else None,
+                "finished_at": database_now() if state in schema.FINISHED else None,
+            }
+            change = sa.update(schema.run_table).where(schema.run_table.c.id == run.id)
+            try:
+                with connection.begin_nested():
+                    connection.execute(change.values(values))
+            except IntegrityError:
+                refused.append((state, waiting_for))
+    assert refused == [
+        (state, waiting_for)
+        for state, waiting_for in product(schema.STATES, (*schema.REASONS, None))
+        if (state == schema.WAITING) == (waiting_for is None)
+    ]
+
+
+@pytest.mark.parametrize("database_url", ["postgresql"], indirect=True)
+def test_a_run_is_found_by_its_id_before_the_database_knows_the_table(engine: Engine) -> None:
+    engine.create_all()
+    plans: list[str] = []
+
+    def explain(_c: sa.Connection, cursor: Any, text: Any, values: Any, *_: Any) -> None:
+        if "UPDATE flowroute_run" in text:
+            with psycopg.ClientCursor(cursor.connection) as explaining:
+                explaining.execute("EXPLAIN " + text, values)
+                plans.append("\n".join(line for (line,) in explaining))
+
+    event.listen(engine.database.engine, "before_cursor_execute", explain)
+    engine.start(Small().work())
+    engine.start(Small().later()).retry()
+    assert len(plans) >= 4
+    for plan in plans:
+        assert "flowroute_run_pkey" in plan
+        assert "flowroute_run_state_created" not in plan
 
 
 def test_every_column_says_what_it_means() -> None:
