@@ -236,6 +236,44 @@ def counting(engine: Engine) -> Iterator[Counted]:
         event.remove(bind, "commit", committed)
 
 
+@contextmanager
+def failing_commit(engine: Engine, *, happens: bool, number: int = 1) -> Iterator[None]:
+    """Have one COMMIT report an error: the `number`-th, whether it happens or not.
+
+    A statement that commits by itself, as single ones do on PostgreSQL, is one too.
+    """
+    dialect = engine.database.engine.dialect
+    commit, execute = dialect.do_commit, dialect.do_execute
+    left = [number]
+
+    def fail_at(last: Callable[[], None]) -> None:
+        left[0] -= 1
+        if left[0] != 0 or happens:
+            last()
+        if left[0] == 0:
+            assert dialect.dbapi is not None
+            raise dialect.dbapi.OperationalError("the answer to COMMIT was lost")
+
+    def committing(connection: Any) -> None:
+        fail_at(lambda: commit(connection))
+
+    def executing(cursor: Any, statement: str, *arguments: Any) -> None:
+        changes = not statement.lstrip().startswith(("SELECT", "PRAGMA"))
+        if changes and getattr(cursor.connection, "autocommit", False) is True:
+            fail_at(lambda: execute(cursor, statement, *arguments))
+        else:
+            execute(cursor, statement, *arguments)
+
+    dialect.do_commit = committing  # type: ignore[method-assign, assignment]
+    dialect.do_execute = executing  # type: ignore[method-assign, assignment]
+    try:
+        yield
+    finally:
+        dialect.do_commit = commit  # type: ignore[method-assign]
+        dialect.do_execute = execute  # type: ignore[method-assign]
+    assert left[0] <= 0, "that COMMIT never came"
+
+
 def seconds_until(instant: datetime | None, clock: FakeClock) -> float:
     """How far an instant lies ahead of a fake clock, in seconds."""
     assert instant is not None

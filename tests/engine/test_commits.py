@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import random
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
 from datetime import timedelta
 from typing import Any
 
@@ -18,47 +16,16 @@ from flowroute.engine import dispatcher
 from flowroute.engine import flow as flows
 from flowroute.engine.turn import REQUEST, SUBMIT
 from tests.engine.conftest import MakeEngine
-from tests.engine.support import Note, Shelf, in_thread, notes, page, set_column, stored
-
-
-@contextmanager
-def failing_commit(engine: Engine, *, happens: bool, number: int = 1) -> Iterator[None]:
-    """Have one COMMIT report an error: the `number`-th, whether it happens or not.
-
-    A statement that commits by itself, as single ones do on PostgreSQL, is not even executed then.
-    """
-    dialect = engine.database.engine.dialect
-    commit, execute = dialect.do_commit, dialect.do_execute
-    left = [number]
-
-    def lost() -> Exception:
-        assert dialect.dbapi is not None
-        return dialect.dbapi.OperationalError("the answer to COMMIT was lost")
-
-    def failing(connection: Any) -> None:
-        left[0] -= 1
-        if left[0] != 0:
-            return commit(connection)
-        if happens:
-            commit(connection)
-        raise lost()
-
-    def executing(cursor: Any, statement: str, *arguments: Any) -> None:
-        changes = not statement.lstrip().startswith(("SELECT", "PRAGMA"))
-        alone = getattr(cursor.connection, "autocommit", False) is True
-        if left[0] == 1 and not happens and changes and alone:
-            left[0] = 0
-            raise lost()
-        execute(cursor, statement, *arguments)
-
-    dialect.do_commit = failing  # type: ignore[method-assign, assignment]
-    dialect.do_execute = executing  # type: ignore[method-assign, assignment]
-    try:
-        yield
-    finally:
-        dialect.do_commit = commit  # type: ignore[method-assign]
-        dialect.do_execute = execute  # type: ignore[method-assign]
-    assert left[0] <= 0, "that COMMIT never came"
+from tests.engine.support import (
+    Note,
+    Shelf,
+    failing_commit,
+    in_thread,
+    notes,
+    page,
+    set_column,
+    stored,
+)
 
 
 class Ledger(Flow):

@@ -6,7 +6,6 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
-from sqlalchemy.exc import OperationalError
 
 from flowroute import (
     Continuation,
@@ -24,7 +23,7 @@ from flowroute.engine.clock import FakeClock
 from flowroute.errors import DefinitionError
 from flowroute.testing import assert_done, assert_failed, assert_path, drain
 from tests.engine.conftest import MakeEngine
-from tests.engine.support import Note, Shelf, counting, crash, notes
+from tests.engine.support import Note, Shelf, counting, crash, failing_commit, notes
 
 fail_at: list[int] = []
 """At which steps `Together` raises, each once."""
@@ -206,21 +205,11 @@ def test_a_fenced_process_stores_none_of_its_steps(
 
 
 def test_an_uncertain_commit_of_many_steps_is_found_to_have_happened(
-    engine: Engine, shelf: Shelf, monkeypatch: pytest.MonkeyPatch
+    engine: Engine, shelf: Shelf
 ) -> None:
     run = engine.start(Together().plain())
-    original = engine.database.engine.dialect.do_commit
-    commits: list[int] = []
-
-    def lying(connection: Any) -> None:
-        original(connection)
-        commits.append(1)
-        if len(commits) == 3:  # the claim, the worker step, then the five
-            raise OperationalError("COMMIT", {}, Exception("the server has gone away"))
-
-    monkeypatch.setattr(engine.database.engine.dialect, "do_commit", lying)
-    shelf.work()
-    monkeypatch.undo()
+    with failing_commit(engine, happens=True, number=3):  # the claim, the worker step, the five
+        shelf.work()
     assert_done(run, "together")
     assert notes(engine) == NUMBERS
 
