@@ -15,7 +15,7 @@ from benchmarks.transitions import DBOS, OWN, SETTINGS
 
 def measure(lab: Laboratory) -> Measures:
     """Runs of one, three and five steps, one after another."""
-    repetitions = lab.choose(5, 1)
+    repetitions = lab.choose(11, 1)  # a disk and a neighbour disturb one in three
     runs = lab.choose(200, 3)  # so many that each sample has its share of WAL checkpoints
     for name in lab.choose(tuple(SETTINGS), ("SQLite WAL FULL",)):
         kind, synchronous, _ = SETTINGS[name]

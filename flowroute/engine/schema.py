@@ -202,11 +202,8 @@ run_table = Table(
     ),
     CheckConstraint(words("state {}", STATES), name="flowroute_run_state"),
     CheckConstraint(
-        words(
-            "(state = 'waiting') = (waiting_for IS NOT NULL) AND (waiting_for IS NULL OR "
-            "waiting_for {})",
-            REASONS,
-        ),
+        # What is null is in no list, and passes.
+        words("(state = 'waiting') = (waiting_for IS NOT NULL) AND waiting_for {}", REASONS),
         name="flowroute_run_waiting_for",
     ),
     CheckConstraint("(state = 'running') = (lease_until IS NOT NULL)", name="flowroute_run_lease"),
