@@ -37,24 +37,8 @@ def tuned_chain(**options: Any) -> type[Any]:
     return Tuned
 
 
-class Hinted(Flow, name="benchmarks.Hinted"):
-    """A worker step, and a plain step after it that says when it was entered."""
-
-    @worker_step(start=True)
-    def work(self, number: int, text: str) -> Continuation[float]:
-        """Return at once."""
-        del text
-        return self.resumed(number)
-
-    @step
-    def resumed(self, number: int) -> Continuation[float]:
-        """The run goes on."""
-        del number
-        return done(time.monotonic())
-
-
 class RoundTrip(Flow, name="benchmarks.RoundTrip"):
-    """As `Hinted`, but its worker step is in the middle: what is measured begins by suspending."""
+    """A worker step between two plain ones: from where it suspends to where it goes on."""
 
     suspended_at: float = 0.0
 
@@ -64,9 +48,9 @@ class RoundTrip(Flow, name="benchmarks.RoundTrip"):
         self.suspended_at = time.monotonic()
         return self.work(number, text)
 
-    @worker_step
+    @worker_step(start=True)
     def work(self, number: int, text: str) -> Continuation[float]:
-        """Return at once."""
+        """Return at once; runs that are drained start here."""
         del text
         return self.resumed(number)
 

@@ -11,7 +11,7 @@ import sqlalchemy as sa
 from redis import Redis
 from rq import Queue
 
-from benchmarks.flows import TEXT, Hinted, RoundTrip
+from benchmarks.flows import TEXT, RoundTrip
 from benchmarks.peers.settings import SECRET, pragmas, use_pragmas
 from flowroute import Engine
 from flowroute.engine.schema import run_table
@@ -36,7 +36,7 @@ def seconds_until(condition: Callable[[], bool], what: str) -> float:
 
 
 class Own:
-    """Starts runs whose first step is a worker step.
+    """Starts runs that have a worker step.
 
     Parameters:
         engine: Where.
@@ -54,7 +54,7 @@ class Own:
     def fill(self, count: int) -> None:
         """Start so many runs, which then wait for a worker."""
         for _ in range(count):
-            self._engine.start(Hinted().work(1, TEXT))
+            self._engine.start(RoundTrip().work(1, TEXT))
 
     def done(self) -> int:
         """How many runs are done."""

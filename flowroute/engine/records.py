@@ -95,6 +95,21 @@ class NewCheckpoint(NamedTuple):
     attempt: int | None = None
     executor: str | None = None
 
+    def parameters(self, run_id: str, seq: int, epoch: int) -> dict[str, Any]:
+        """For the columns of a checkpoint in `flowroute.engine.statements`."""
+        return {
+            "next_run_id": run_id,
+            "next_seq": seq,
+            "next_epoch": epoch,
+            "next_step": self.step,
+            "next_payload": self.payload,
+            "next_arguments": self.arguments,
+            "next_python": self.python,
+            "next_duration": self.duration,
+            "next_attempt": self.attempt,
+            "next_executor": self.executor,
+        }
+
 
 class Target(NamedTuple):
     """Where a run goes: the columns that an advance sets."""
@@ -108,6 +123,22 @@ class Target(NamedTuple):
     wake_seconds: float | None = None
     wake_at: datetime | None = None
     error: dict[str, Any] | None = None
+
+    def parameters(self) -> dict[str, Any]:
+        """For the columns of a run in `flowroute.engine.statements`."""
+        lease = self.lease_seconds
+        return {
+            "state": self.state,
+            "waiting_for": self.waiting_for,
+            "attempt": self.attempt,
+            "lease_owner": self.lease_owner,
+            "lease_seconds": lease,
+            "half_lease_seconds": None if lease is None else lease / 2,
+            "timeout_seconds": self.timeout_seconds,
+            "wake_seconds": self.wake_seconds,
+            "wake_instant": self.wake_at,
+            "finished": 1 if self.state in schema.FINISHED else 0,
+        }
 
 
 class NewRun(NamedTuple):

@@ -71,11 +71,21 @@ _FIRST = {
 
 
 class Statements:
-    """What moves runs. Each UPDATE of a run names it as its writer last saw it.
+    """Statements that are prepared together.
 
-    The parameters: of the run as it was seen ``seen_id``, ``seen_seq``, ``seen_epoch`` and
-    ``seen_state``; of where it goes `TARGET`; of a checkpoint its columns, with ``next_`` before
-    them.
+    Each UPDATE of a run names it as its writer last saw it. The parameters: of the run as it was
+    seen ``seen_id``, ``seen_seq``, ``seen_epoch`` and ``seen_state``, of where it goes those of
+    `Target`, of a checkpoint those of `NewCheckpoint`.
+    """
+
+    def compile(self, dialect: Dialect) -> None:
+        """Compile all of them, so that processes forked from here need not."""
+        for statement in vars(self).values():
+            statement.compile(dialect)
+
+
+class BookmarkStatements(Statements):
+    """What reads a run with its bookmark.
 
     Parameters:
         now: The present instant as an SQL expression.
@@ -92,47 +102,32 @@ class Statements:
             )
         )
         """The same of the run that holds a key."""
-        lease = {
-            "lease_owner": _given("lease_owner", run.c.lease_owner),
-            "lease_until": later(now, bindparam("lease_seconds")),
-            "deadline_at": later(now, bindparam("timeout_seconds")),
+
+
+class TransitionStatements(Statements):
+    """What stores a new run, and moves it from one checkpoint to the next.
+
+    Parameters:
+        now: The present instant as an SQL expression.
+    """
+
+    def __init__(self, now: ColumnElement[Any]) -> None:
+        lease, target = _lease(now), _target(now)
+        onward = {
+            "seq": _given("next_seq", run.c.seq),
+            "step": _given("next_step", run.c.step),
+            "progress": null(),
+            "error": null(),
         }
-        target = {
-            "state": _given("state", run.c.state),
-            "waiting_for": _given("waiting_for", run.c.waiting_for),
-            "wake_at": func.coalesce(
-                bindparam("wake_instant", type_=Instant()), later(now, bindparam("wake_seconds"))
-            ),
-            "attempt": _given("attempt", run.c.attempt),
-            "updated_at": now,
-            "finished_at": case((bindparam("finished") == ONE, now), else_=null()),
-        }
-        advance = _seen(
-            {
-                **lease,
-                **target,
-                "seq": _given("next_seq", run.c.seq),
-                "step": _given("next_step", run.c.step),
-                "progress": null(),
-                "error": null(),
-            }
-        )
+        advance = _seen({**lease, **target, **onward})
         self.advance = Prepared(lambda _: advance)
         """Move a run to its next checkpoint, which is stored by another statement."""
         # A run that stays with its process changes no column that an index holds: half the work on
         # SQLite, and PostgreSQL need not touch the indexes either.
+        kept = {name: target[name] for name in ("attempt", "updated_at")}
         half = later(now, bindparam("half_lease_seconds"))
-        go_on = _seen(
-            {
-                "deadline_at": lease["deadline_at"],
-                "seq": _given("next_seq", run.c.seq),
-                "step": _given("next_step", run.c.step),
-                "attempt": _given("attempt", run.c.attempt),
-                "progress": null(),
-                "error": null(),
-                "updated_at": now,
-            }
-        ).where(run.c.lease_until > half)
+        go_on = _seen({"deadline_at": lease["deadline_at"], **kept, **onward})
+        go_on = go_on.where(run.c.lease_until > half)
         self.go_on = Prepared(lambda _: go_on)
         """The same for a run that goes on in its process, whose lease has half its time left."""
         self.checkpoint = Prepared(lambda _: insert(checkpoint).values(_next(now)))
@@ -149,6 +144,19 @@ class Statements:
             lambda dialect: _both(_insert(dialect, first), now)
         )
         """`insert_run` and `checkpoint` in one."""
+        self.wake_parent = Prepared(lambda _: _wake_parent(now))
+        """Make a run ready whose sub-flow has ended."""
+
+
+class LeaseStatements(Statements):
+    """What takes a run at its bookmark, keeps it, gives it back, and says when to look again.
+
+    Parameters:
+        now: The present instant as an SQL expression.
+    """
+
+    def __init__(self, now: ColumnElement[Any]) -> None:
+        lease, target = _lease(now), _target(now)
         claim = {
             **lease,
             "state": _word(schema.RUNNING),
@@ -165,51 +173,20 @@ class Statements:
         """Take and read a run that waits for an executor at a checkpoint, on PostgreSQL."""
         self.limit = Prepared(lambda _: _seen({"deadline_at": lease["deadline_at"]}))
         """Change the deadline of an attempt."""
-        self.change_state = Prepared(
-            lambda _: _seen(
-                {
-                    **target,
-                    "epoch": run.c.epoch + ONE,
-                    "lease_owner": null(),
-                    "lease_until": null(),
-                    "deadline_at": null(),
-                    "progress": null(),
-                    "error": _given("error", run.c.error),
-                }
-            )
-        )
+        released = {**dict.fromkeys(lease, null()), "epoch": run.c.epoch + ONE, "progress": null()}
+        error = {"error": _given("error", run.c.error)}
+        self.change_state = Prepared(lambda _: _seen({**target, **released, **error}))
         """Move a run to another state at the same bookmark."""
         pulse = {"lease_until": _extended_lease(now)}
+        progress = {"progress": _given("progress", run.c.progress)}
         self.pulse = Prepared(lambda _: _seen(pulse))
         """Extend a lease."""
-        self.pulse_with_progress = Prepared(
-            lambda _: _seen(pulse | {"progress": _given("progress", run.c.progress)})
-        )
+        self.pulse_with_progress = Prepared(lambda _: _seen(pulse | progress))
         """The same, and store progress."""
         self.postpone = Prepared(
             lambda _: _seen({"wake_at": later(now, bindparam("wake_seconds"))})
         )
         """Look at a run later."""
-        self.wake_parent = Prepared(
-            lambda _: (
-                update(run)
-                .where(run.c.id == bindparam("parent_id"), run.c.seq == bindparam("parent_seq"))
-                .where(run.c.waiting_for == _word(schema.FOR_CHILDREN))
-                .values(
-                    state=_word(schema.READY),
-                    waiting_for=null(),
-                    epoch=run.c.epoch + ONE,
-                    wake_at=later(now, literal(FIRST_HINT_SECONDS)),
-                    updated_at=now,
-                )
-            )
-        )
-        """Make a run ready whose sub-flow has ended."""
-
-    def compile(self, dialect: Dialect) -> None:
-        """Compile all of them, so that processes forked from here need not."""
-        for statement in vars(self).values():
-            statement.compile(dialect)
 
 
 def records(rows: FromClause, now: ColumnElement[Any]) -> Rows:
@@ -236,6 +213,44 @@ def _word(state: str) -> ColumnElement[str]:
 
 def _given(name: str, column: ColumnElement[Any]) -> Any:
     return bindparam(name, type_=column.type)
+
+
+def _lease(now: ColumnElement[Any]) -> dict[str, Any]:
+    """The columns of a lease; null without one."""
+    return {
+        "lease_owner": _given("lease_owner", run.c.lease_owner),
+        "lease_until": later(now, bindparam("lease_seconds")),
+        "deadline_at": later(now, bindparam("timeout_seconds")),
+    }
+
+
+def _target(now: ColumnElement[Any]) -> dict[str, Any]:
+    """The columns that say where a run goes."""
+    return {
+        "state": _given("state", run.c.state),
+        "waiting_for": _given("waiting_for", run.c.waiting_for),
+        "wake_at": func.coalesce(
+            bindparam("wake_instant", type_=Instant()), later(now, bindparam("wake_seconds"))
+        ),
+        "attempt": _given("attempt", run.c.attempt),
+        "updated_at": now,
+        "finished_at": case((bindparam("finished") == ONE, now), else_=null()),
+    }
+
+
+def _wake_parent(now: ColumnElement[Any]) -> Update:
+    return (
+        update(run)
+        .where(run.c.id == bindparam("parent_id"), run.c.seq == bindparam("parent_seq"))
+        .where(run.c.waiting_for == _word(schema.FOR_CHILDREN))
+        .values(
+            state=_word(schema.READY),
+            waiting_for=null(),
+            epoch=run.c.epoch + ONE,
+            wake_at=later(now, literal(FIRST_HINT_SECONDS)),
+            updated_at=now,
+        )
+    )
 
 
 def _seen(columns: Mapping[str, Any]) -> Update:

@@ -35,7 +35,12 @@ from flowroute.engine.records import (
 from flowroute.engine.schema import checkpoint_table as checkpoint
 from flowroute.engine.schema import run_table as run
 from flowroute.engine.schema import schema_table
-from flowroute.engine.statements import Statements, records
+from flowroute.engine.statements import (
+    BookmarkStatements,
+    LeaseStatements,
+    TransitionStatements,
+    records,
+)
 from flowroute.errors import TablesMissing
 
 IDS_AT_ONCE = 500
@@ -53,11 +58,14 @@ class Store:
         self.clock = clock or DatabaseClock()
         now = self.clock.now
         self._records = records(run, now)
-        self._statements = Statements(now)
+        self._bookmarks = BookmarkStatements(now)
+        self._transitions = TransitionStatements(now)
+        self._leases = LeaseStatements(now)
 
     def prepare(self, connection: Connection) -> None:
         """Compile what advances runs, so that processes forked from here need not."""
-        self._statements.compile(connection.dialect)
+        for statements in (self._bookmarks, self._transitions, self._leases):
+            statements.compile(connection.dialect)
         self.bookmark(connection, new_run_id())
 
     # -- reading -----------------------------------------------------------------------------------
@@ -75,12 +83,12 @@ class Store:
 
     def bookmark(self, connection: Connection, run_id: str) -> Bookmark | None:
         """A run with the payload of its newest checkpoint, by one statement; or None."""
-        return _bookmark(self._statements.bookmark.fetch(connection, {"run_id": run_id}))
+        return _bookmark(self._bookmarks.bookmark.fetch(connection, {"run_id": run_id}))
 
     def held_bookmark(self, connection: Connection, flow: str, key: str) -> Bookmark | None:
         """As `bookmark`, of the run that holds this key of this flow."""
         values = {"flow": flow, "key": key}
-        return _bookmark(self._statements.held_bookmark.fetch(connection, values))
+        return _bookmark(self._bookmarks.held_bookmark.fetch(connection, values))
 
     def checkpoints(self, connection: Connection, run_id: str) -> list[CheckpointRecord]:
         """Every checkpoint of a run, oldest first."""
@@ -138,7 +146,7 @@ class Store:
         Returns:
             False, with nothing written, if another run of the flow holds the key.
         """
-        statements, checkpoint = self._statements, new.checkpoint
+        statements, checkpoint = self._transitions, new.checkpoint
         values = {
             "id": new.id,
             "flow": new.flow,
@@ -148,8 +156,8 @@ class Store:
             "parent_id": new.parent_id,
             "parent_seq": new.parent_seq,
             "step": checkpoint.step,
-            **_target(new.target),
-            **_next(new.id, 0, 1, checkpoint),
+            **new.target.parameters(),
+            **checkpoint.parameters(new.id, 0, 1),
         }
         if _at_once(connection):
             stored = statements.insert_run_with_checkpoint.execute(connection, values)
@@ -175,11 +183,11 @@ class Store:
         Returns:
             False, with nothing written, if somebody else owns the run.
         """
-        statements = self._statements
+        statements = self._transitions
         values = {
             **guard.parameters(),
-            **_target(target),
-            **_next(guard.run_id, guard.seq + len(new), guard.epoch, new[-1]),
+            **target.parameters(),
+            **new[-1].parameters(guard.run_id, guard.seq + len(new), guard.epoch),
         }
         at_once = _at_once(connection)
         advance = statements.advance_with_checkpoint if at_once else statements.advance
@@ -194,7 +202,7 @@ class Store:
                 statements.checkpoint.execute_many(
                     connection,
                     [
-                        _next(guard.run_id, seq, guard.epoch, each)
+                        each.parameters(guard.run_id, seq, guard.epoch)
                         for seq, each in enumerate(new[:-1], guard.seq + 1)
                     ],
                 )
@@ -218,7 +226,7 @@ class Store:
             "lease_seconds": lease_seconds,
             "timeout_seconds": timeout_seconds,
         }
-        return self._statements.claim.execute(connection, values) == 1
+        return self._leases.claim.execute(connection, values) == 1
 
     def take(
         self,
@@ -244,12 +252,12 @@ class Store:
             "lease_seconds": lease_seconds,
             "timeout_seconds": timeout_seconds,
         }
-        return _bookmark(self._statements.take.fetch(connection, values))
+        return _bookmark(self._leases.take.fetch(connection, values))
 
     def limit(self, connection: Connection, guard: Guard, timeout_seconds: float | None) -> bool:
         """Give the attempt under way another deadline; False if the lease is lost."""
         values = {**guard.parameters(), "timeout_seconds": timeout_seconds}
-        return self._statements.limit.execute(connection, values) == 1
+        return self._leases.limit.execute(connection, values) == 1
 
     def pulse(
         self,
@@ -260,7 +268,7 @@ class Store:
         progress: dict[str, Any] | None,
     ) -> bool:
         """Extend a lease and store the newest progress; False if the lease is lost."""
-        statements = self._statements
+        statements = self._leases
         statement = statements.pulse if progress is None else statements.pulse_with_progress
         values = {**guard.parameters(), "lease_seconds": lease_seconds, "progress": progress}
         return statement.execute(connection, values) == 1
@@ -270,8 +278,8 @@ class Store:
 
         The epoch rises, so whoever ran it is fenced.
         """
-        values = {**guard.parameters(), **_target(target), "error": target.error}
-        changed = self._statements.change_state.execute(connection, values) == 1
+        values = {**guard.parameters(), **target.parameters(), "error": target.error}
+        changed = self._leases.change_state.execute(connection, values) == 1
         if changed:
             self._wake(connection, guard, target)
         return changed
@@ -279,7 +287,7 @@ class Store:
     def postpone(self, connection: Connection, guard: Guard, wake_seconds: float) -> bool:
         """Look at a run again after `wake_seconds`; nothing else about it changes."""
         values = {**guard.parameters(), "wake_seconds": wake_seconds}
-        return self._statements.postpone.execute(connection, values) == 1
+        return self._leases.postpone.execute(connection, values) == 1
 
     def release_key(self, connection: Connection, run_id: str) -> bool:
         """Let go of a run's key, so that the next start with it makes a new run."""
@@ -355,7 +363,7 @@ class Store:
         """Where a run has ended: make the run ready that waits for it."""
         if _wakes(guard, target):
             values = {"parent_id": guard.parent_id, "parent_seq": guard.parent_seq}
-            self._statements.wake_parent.execute(connection, values)
+            self._transitions.wake_parent.execute(connection, values)
 
 
 def _at_once(connection: Connection) -> bool:
@@ -375,35 +383,3 @@ def _dialect(connection: Connection) -> Any:
 
 def _bookmark(row: tuple[Any, ...] | None) -> Bookmark | None:
     return None if row is None else Bookmark(RunRecord(*row[:-2]), row[-2], row[-1])
-
-
-def _target(target: Target) -> dict[str, Any]:
-    """Where a run goes, as the statements take it."""
-    return {
-        "state": target.state,
-        "waiting_for": target.waiting_for,
-        "attempt": target.attempt,
-        "lease_owner": target.lease_owner,
-        "lease_seconds": target.lease_seconds,
-        "half_lease_seconds": None if target.lease_seconds is None else target.lease_seconds / 2,
-        "timeout_seconds": target.timeout_seconds,
-        "wake_seconds": target.wake_seconds,
-        "wake_instant": target.wake_at,
-        "finished": 1 if target.state in schema.FINISHED else 0,
-    }
-
-
-def _next(run_id: str, seq: int, epoch: int, new: NewCheckpoint) -> dict[str, Any]:
-    """A checkpoint, as the statements take it."""
-    return {
-        "next_run_id": run_id,
-        "next_seq": seq,
-        "next_epoch": epoch,
-        "next_step": new.step,
-        "next_payload": new.payload,
-        "next_arguments": new.arguments,
-        "next_python": new.python,
-        "next_duration": new.duration,
-        "next_attempt": new.attempt,
-        "next_executor": new.executor,
-    }

@@ -58,7 +58,8 @@ def no_guard(engine: Engine) -> None:
 
     statements._seen = unguarded  # noqa: SLF001  # in this child only
     statements._hinted = lambda: run_table.c.id == bindparam("seen_id")  # noqa: SLF001
-    store._statements = statements.Statements(store.clock.now)  # noqa: SLF001
+    store._transitions = statements.TransitionStatements(store.clock.now)  # noqa: SLF001
+    store._leases = statements.LeaseStatements(store.clock.now)  # noqa: SLF001
 
 
 def unguarded_claim(engine: Engine) -> None:
@@ -134,7 +135,7 @@ def no_checkpoint(engine: Engine) -> None:
             stored: bool = advance(connection, guard, new, target)
             return stored
         changed: bool = (
-            store._statements.advance.execute(  # noqa: SLF001
+            store._transitions.advance.execute(  # noqa: SLF001
                 connection,
                 {
                     **guard.parameters(),
