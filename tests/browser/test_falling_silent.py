@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import pytest
 from playwright.sync_api import expect
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 
 REFUSED = "WebSocket connection to .* failed"  # Chromium reports it, no script can keep it quiet
+NOT_LOADED = "net::ERR_FAILED"  # the script, as it is aborted
 BAD_ANSWER = "Failed to load resource: the server responded with a status of"
 
 
@@ -213,3 +214,25 @@ def test_polls_work_under_a_prefix(page: Page, open_site: OpenSite) -> None:
     page.goto(site.url)
     site.finish(tell=False)
     expect(page.get_by_role("heading", name="Landed")).to_be_visible()
+
+
+@pytest.mark.parametrize("motion", ["reduce", "no-preference"])
+def test_a_page_whose_script_did_not_arrive_offers_to_load_it_again(
+    page: Page, site: FakeSite, problems: Problems, motion: Literal["reduce", "no-preference"]
+) -> None:
+    problems.allow(NOT_LOADED)
+    page.emulate_media(reduced_motion=motion)
+    page.route("**/flowroute.js*", lambda route: route.abort())
+    page.goto(site.url)
+    again = page.get_by_role("link", name="Load it again")
+    expect(page.get_by_text("Refreshes every few seconds")).to_be_visible()
+    expect(again).to_be_hidden()
+    animations = page.context.new_cdp_session(page)
+    animations.send("Animation.enable")
+    animations.send("Animation.setPlaybackRate", {"playbackRate": 100})
+    expect(again).to_be_visible()
+    expect(page.get_by_text("Refreshes every few seconds")).to_be_hidden()
+    page.unroute("**/flowroute.js*")
+    again.click()
+    expect(page.get_by_text("Live", exact=True)).to_be_visible()
+    expect(again).to_be_hidden()
