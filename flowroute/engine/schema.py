@@ -72,6 +72,11 @@ REASONS = (FOR_WORKER, FOR_TIMER, FOR_PAGE, FOR_CHILDREN)
 
 metadata = MetaData()
 
+# A connection plans a statement once. On a table that is known to be tiny PostgreSQL plans to read
+# all of it, and sticks to that however fast the table grows, until autovacuum comes again, a minute
+# later. So it is not to look at a table before that has pages enough to prefer the primary key.
+_GROWN = {"autovacuum_vacuum_threshold": 1000, "autovacuum_analyze_threshold": 1000}
+
 _json = JSON(none_as_null=True).with_variant(postgresql.JSONB(none_as_null=True), "postgresql")
 
 
@@ -242,6 +247,7 @@ run_table = Table(
     Index("flowroute_run_state_created", "state", "created_at"),
     Index("flowroute_run_flow_created", "flow", "created_at"),
     comment="One row a run: where it is, who may advance it, what it waits for.",
+    postgresql_with=_GROWN,
 )
 
 checkpoint_table = Table(
@@ -315,6 +321,7 @@ checkpoint_table = Table(
         comment="Where the step before it ran: request, script, inline, … Null for seq 0.",
     ),
     comment="Append-only: one row each time a run moved on.",
+    postgresql_with=_GROWN,
 )
 
 schema_table = Table(

@@ -125,9 +125,9 @@ class TransitionStatements(Statements):
         # A run that stays with its process changes no column that an index holds: half the work on
         # SQLite, and PostgreSQL need not touch the indexes either.
         kept = {name: target[name] for name in ("attempt", "updated_at")}
-        half = later(now, bindparam("half_lease_seconds"))
         go_on = _seen({"deadline_at": lease["deadline_at"], **kept, **onward})
-        go_on = go_on.where(run.c.lease_until > half)
+        half = later(now, bindparam("half_lease_seconds"))
+        go_on = go_on.where(func.coalesce(run.c.lease_until, now) > half)
         self.go_on = Prepared(lambda _: go_on)
         """The same for a run that goes on in its process, whose lease has half its time left."""
         self.checkpoint = Prepared(lambda _: insert(checkpoint).values(_next(now)))
@@ -254,8 +254,9 @@ def _wake_parent(now: ColumnElement[Any]) -> Update:
 
 
 def _seen(columns: Mapping[str, Any]) -> Update:
-    # Not the plain column: while PostgreSQL has no statistics of a new table, it may look for the
-    # run among all that are in its state, not by its id.
+    # Only the id is compared as a plain column that an index holds, here and with what is added:
+    # PostgreSQL takes a run for the only one in its state while it knows nothing of the table, and
+    # for the only one with a lease once it does, and would look along all that are.
     state = run.c.state.concat(literal_column("''", String))
     return (
         update(run)
