@@ -154,12 +154,12 @@ class _Sendable:
 
     __slots__ = (
         "_callable",
-        "_columns",
         "_fixed",
         "_given",
         "_names",
         "_positional",
         "_processed",
+        "_results",
         "text",
     )
 
@@ -185,11 +185,12 @@ class _Sendable:
             for at, name in enumerate(self._names)
         ]
         self._processed = [(at, process) for at, process in processors if process is not None]
-        types = [
-            each.type.dialect_impl(dialect)
-            for each in (statement.selected_columns if isinstance(statement, Select) else ())
+        columns = statement.selected_columns if isinstance(statement, Select) else ()
+        results = [
+            (at, each.type.dialect_impl(dialect).result_processor(dialect, None))
+            for at, each in enumerate(columns)
         ]
-        self._columns = [each.result_processor(dialect, None) for each in types]
+        self._results = [(at, process) for at, process in results if process is not None]
 
     def parameters(self, values: Mapping[str, Any]) -> Any:
         """Values as the driver takes them: in order, or by name."""
@@ -205,10 +206,11 @@ class _Sendable:
 
     def row(self, sent: Sequence[Any]) -> tuple[Any, ...]:
         """A row as SQLAlchemy would give it."""
-        return tuple(
-            value if process is None else process(value)
-            for value, process in zip(sent, self._columns, strict=True)
-        )
+        values = list(sent)
+        for at, process in self._results:
+            if values[at] is not None:
+                values[at] = process(values[at])
+        return tuple(values)
 
 
 def _is_watched(connection: Connection) -> bool:
