@@ -191,6 +191,8 @@ class Dispatcher:
         bookmark: Bookmark | None = None,
         timeout_seconds: float | None = None,
     ) -> Outcome:
+        if bookmark is not None and not caller.wants(bookmark.record):
+            return Outcome(advanced=False, bookmark=bookmark)
         with Work(self._database) as work:
             begun = self._claims.begin(
                 work, run_id, caller, seq=seq, bookmark=bookmark, timeout_seconds=timeout_seconds

@@ -132,7 +132,8 @@ def _finished(response: Response, *, comes_later: bool = False, stays: bool = Fa
     """
     # One address serves everything a run ever shows, and only to this visitor.
     response.headers.setdefault("Cache-Control", "private, no-cache" if stays else "no-store")
-    response.vary.add("Accept")
+    if response.headers.setdefault("Vary", "Accept") != "Accept":
+        response.vary.add("Accept")  # the page said more
     if comes_later:
         response.headers["Retry-After"] = str(RETRY_AFTER_SECONDS)
     return response

@@ -115,11 +115,11 @@ class SiteFailing(Flow):
 
 
 class SiteKept(Flow):
-    """A page that says itself how long it may be kept."""
+    """A page that says itself how long it may be kept, and what it depends on."""
 
     @page(start=True, final=True)
     def kept(self) -> ResponseReturnValue:
-        return "kept", {"Cache-Control": "max-age=60"}
+        return "kept", {"Cache-Control": "max-age=60", "Vary": "Accept-Language"}
 
 
 class SiteSilent(Flow):

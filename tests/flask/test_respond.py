@@ -77,7 +77,9 @@ def test_the_end_is_revalidated_and_varies_with_what_the_client_takes(parcels: S
 
 def test_a_page_may_choose_its_own_caching(site: Site) -> None:
     site.route("/", lambda: site.flows.respond(SiteKept().kept(), key="k"))
-    assert site.client().get("/").headers["Cache-Control"] == "max-age=60"
+    kept = site.client().get("/")
+    assert kept.headers["Cache-Control"] == "max-age=60"
+    assert {"Accept-Language", "Accept", "Cookie"} == set(kept.vary)
 
 
 def test_a_get_without_a_key_leads_to_the_runs_own_address_so_that_waiting_starts_nothing(
