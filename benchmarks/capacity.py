@@ -6,6 +6,7 @@ random, and what it took is compared with what the model says it would take.
 
 from __future__ import annotations
 
+import math
 from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any
@@ -74,7 +75,8 @@ def constant(setting: str, value: float, unit: str) -> Result:
 
 def near(what: str, seen: float, foretold: float) -> Result:
     """How far what was seen lies from what was foretold."""
-    away = max(seen / foretold, foretold / seen)
+    # A few rows may fit into pages that were there: nothing seen is as far away as can be.
+    away = max(seen / foretold, foretold / seen) if seen else math.inf
     peers = {"seen": seen, "foretold": foretold}
     return Result(FIGURE.name, f"simulation, {what}: seen / foretold", away, "ratio", NEAR, peers)
 
