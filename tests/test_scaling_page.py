@@ -15,7 +15,7 @@ PAGE = Path(__file__).parents[1] / "docs" / "scaling.md"
 BLOCKS = re.findall(
     r"^```sql\n(.*?)^```", PAGE.read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE
 )
-SETTINGS, PARTITIONS, UNFINISHED = BLOCKS
+SETTINGS, THRESHOLDS, PARTITIONS, UNFINISHED = BLOCKS
 
 
 class Kept(Flow, name="scaling_page.Kept"):
@@ -89,7 +89,7 @@ def test_a_run_lies_in_the_partition_of_the_month_in_which_it_started(engine: En
 @pytest.mark.postgres
 def test_the_settings_and_the_query_for_unfinished_runs_are_sql_that_works(engine: Engine) -> None:
     with engine:
-        execute(engine, SETTINGS)
+        execute(engine, SETTINGS + THRESHOLDS)
         engine.start(Kept().one())
         assert scalar(engine, UNFINISHED) == 0
 
