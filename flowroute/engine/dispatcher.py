@@ -191,6 +191,7 @@ class Dispatcher:
         bookmark: Bookmark | None = None,
         timeout_seconds: float | None = None,
     ) -> Outcome:
+        # Most requests only look at a run that waits: they open no unit of work.
         if bookmark is not None and not caller.wants(bookmark.record):
             return Outcome(advanced=False, bookmark=bookmark)
         with Work(self._database) as work:

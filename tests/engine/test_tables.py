@@ -216,7 +216,7 @@ def test_a_run_is_found_by_its_id_whatever_the_database_knows_of_the_table(
 
 
 @pytest.mark.parametrize("database_url", ["postgresql"], indirect=True)
-def test_tables_are_not_analyzed_while_they_are_tiny(engine: Engine) -> None:
+def test_tables_ask_autovacuum_not_to_come_while_they_are_tiny(engine: Engine) -> None:
     engine.create_all()
     options = sa.text("SELECT reloptions FROM pg_class WHERE relname = :name")
     with engine.database.connect() as connection:
